@@ -1,0 +1,56 @@
+"""The adapter that runs beside every layer, and the controller head on top of it (method §1-2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Adapter(nn.Module):
+    """Bottleneck MLP in parallel to a layer: ``A_l(h) = W2 GELU(W1 h + b1) + b2`` (eq 5).
+
+    W2 and b2 start at zero, so a fresh model equals its backbone exactly. Parameters are kept in float32 and cast to
+    the dtype of the hidden states, so that small updates are not lost in bfloat16.
+
+    Args:
+        dim: D, the backbone's hidden size.
+        bottleneck: r << D.
+    """
+
+    def __init__(self, dim: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, bottleneck)
+        self.up = nn.Linear(bottleneck, dim)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Maps hidden states (..., D) to their adapted residual (..., D), same dtype."""
+        x = F.linear(h, self.down.weight.to(h.dtype), self.down.bias.to(h.dtype))
+        return F.linear(F.gelu(x), self.up.weight.to(h.dtype), self.up.bias.to(h.dtype))
+
+
+class Head(nn.Module):
+    """One-layer head on the adapter: ``logit = W3 GELU(A_l(h_l)[last]) + b3`` (eq 10), float32.
+
+    ``sigmoid(logit)`` is the probability that the *next* layer is skipped.
+
+    Args:
+        dim: D, the backbone's hidden size.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(dim, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def init_skip(self, p: float) -> None:
+        """Sets the bias so that a fresh head skips with probability ``p``."""
+        nn.init.constant_(self.out.bias, math.log(p / (1 - p)))
+
+    def forward(self, adapted: Tensor) -> Tensor:
+        """Maps the adapter's output (N, D) at the deciding tokens to logits (N,), float32."""
+        return self.out(F.gelu(adapted.to(torch.float32))).squeeze(-1)

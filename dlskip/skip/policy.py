@@ -1,0 +1,184 @@
+"""Who decides which layers are skipped: nobody, a fixed mask, chance, the thresholded or the sampled controllers.
+
+A pass has N deciding tokens: one per row in prefill and decoding (the last token decides for the row), one per
+predicted token in teacher-forced training. A policy answers, layer by layer, which of the N run the next layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dlskip.errors import DlskipError
+
+BatchPolicy = Literal["per_sample", "majority", "any", "all"]
+
+
+class Policy:
+    """Skips nothing; the base of the others."""
+
+    uses_heads = False  # whether the controllers' logits are needed
+    uses_similarity = False  # whether a decision needs the output of the layer before it
+
+    def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
+        """Called once per pass: N deciding tokens, L layers, T tokens per row."""
+        self.n, self.layers, self.device = n, layers, device
+
+    def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
+        """Answers which deciding tokens run ``layer``: (N,) bool, or None for all.
+
+        Args:
+            layer: Index of the layer decided about; never the first or the last.
+            logit: (N,) float32, the controllers' skip logits (None unless ``uses_heads``).
+            state: (N, D), what the controller of the layer before read.
+        """
+        return None
+
+    def observe(self, layer: int, before: Tensor, after: Tensor, ran: Tensor | None) -> None:
+        """Sees the deciding tokens' states (N, D) before and after ``layer`` (only if ``uses_similarity``)."""
+
+
+class FullDepth(Policy):
+    """Runs every layer."""
+
+
+class Forced(Policy):
+    """Follows given masks.
+
+    Args:
+        runs: (N, L) or (L,) bool, True = run. The first and last layer must be True.
+    """
+
+    def __init__(self, runs: Tensor) -> None:
+        runs = torch.atleast_2d(torch.as_tensor(runs, dtype=torch.bool))
+        if not (runs[:, 0].all() and runs[:, -1].all()):
+            raise DlskipError("the first and the last layer are never skipped", where="Forced", mend="set them to True")
+        self.runs = runs
+
+    def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
+        super().begin(n, layers, tokens, device)
+        if self.runs.shape[1] != layers or self.runs.shape[0] not in (1, n):
+            raise DlskipError(f"masks of shape {tuple(self.runs.shape)}, need ({n}, {layers})", where="Forced")
+        self._now = self.runs.expand(n, layers).to(device)
+
+    def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
+        return self._now[:, layer]
+
+
+class RandomSkip(Policy):
+    """Skips each free layer by chance, independently per deciding token: the control at a matched measured rate.
+
+    Args:
+        prefill: Share of all L layers to skip for prompts (passes of more than one token).
+        decode: The same for single tokens; None = as ``prefill``.
+        seed: Seed of its own generator.
+    """
+
+    def __init__(self, prefill: float, decode: float | None = None, *, seed: int = 0) -> None:
+        self.rates = (prefill, prefill if decode is None else decode)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
+        super().begin(n, layers, tokens, device)
+        share = self.rates[0] if tokens > 1 else self.rates[1]
+        self._p = min(1.0, share * layers / max(layers - 2, 1))  # L-2 layers are free to skip
+
+    def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
+        return (torch.rand(self.n, generator=self.generator) >= self._p).to(self.device)
+
+
+class Threshold(Policy):
+    """Skips a layer iff ``p > threshold``, with one decision per row or one for the batch (§3.4).
+
+    Args:
+        threshold: In [0, 1].
+        batch: ``per_sample``; ``majority`` (skip when more than half of the rows exceed the threshold), ``any`` (skip
+            when at least one does), ``all`` (skip when all do).
+    """
+
+    uses_heads = True
+
+    def __init__(self, threshold: float, batch: BatchPolicy = "per_sample") -> None:
+        if not 0 <= threshold <= 1:
+            raise DlskipError(f"threshold {threshold} is no probability", where="threshold", mend="use 0..1")
+        if batch not in ("per_sample", "majority", "any", "all"):
+            raise DlskipError(f"unknown batch policy {batch!r}", where="batch_policy", mend="per_sample|majority|any|all")
+        self.threshold, self.batch = threshold, batch
+        # Compared as logits: no sigmoid, and exact at 0 and 1.
+        self._limit = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.copysign(math.inf, threshold - 0.5)
+
+    def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
+        assert logit is not None
+        skip = logit > self._limit
+        if self.batch == "per_sample" or self.n == 1:
+            return ~skip
+        share = skip.float().mean()
+        whole = share > 0.5 if self.batch == "majority" else share > 0 if self.batch == "any" else share == 1
+        return (~whole).expand(self.n)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """The sampling strategy (2) of §3.2: after M similar layers the next is skipped more often.
+
+    Args:
+        tau: A layer is similar (s-p) if ``cos(h_{l+1}[last], h_l[last]) > tau``.
+        t: Added to the skip probability.
+        m: M; 0 switches the bonus off.
+        count_skipped: Whether a skipped layer, trivially similar to its input, counts as s-p.
+    """
+
+    tau: float
+    t: float
+    m: int
+    count_skipped: bool = False
+
+
+class Sample(Policy):
+    """Samples actions from the controllers, and remembers the trajectory for the policy gradient (§3.2).
+
+    After a pass, lists with one entry per free layer hold: ``states`` (N, D) that the controllers read (detached),
+    ``skipped`` (N,) bool actions, ``bonus`` (N,) what the strategy added to the probability.
+
+    Args:
+        generator: Source of the draws; on the CPU, so that results do not depend on the device.
+        strategy: None samples from the controllers alone.
+    """
+
+    uses_heads = True
+
+    def __init__(self, generator: torch.Generator, strategy: Strategy | None = None) -> None:
+        self.generator = generator
+        self.strategy = strategy if strategy is not None and strategy.m > 0 else None
+        self.uses_similarity = self.strategy is not None
+
+    def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
+        super().begin(n, layers, tokens, device)
+        self.states: list[Tensor] = []
+        self.skipped: list[Tensor] = []
+        self.bonus: list[Tensor] = []
+        self._streak = torch.zeros(n, dtype=torch.long, device=device)  # s-p layers in a row, per token
+
+    def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
+        assert logit is not None and state is not None
+        p = torch.sigmoid(logit.detach())
+        bonus = torch.zeros_like(p)
+        if self.strategy is not None:
+            bonus = self.strategy.t * (self._streak >= self.strategy.m).to(p.dtype)
+        draw = torch.rand(self.n, generator=self.generator).to(p.device)
+        skip = draw < (p + bonus).clamp(max=1.0)
+        self.states.append(state.detach())
+        self.skipped.append(skip)
+        self.bonus.append(bonus)
+        return ~skip
+
+    def observe(self, layer: int, before: Tensor, after: Tensor, ran: Tensor | None) -> None:
+        assert self.strategy is not None
+        similar = torch.cosine_similarity(before.float(), after.float(), dim=-1) > self.strategy.tau
+        if not self.strategy.count_skipped and ran is not None:
+            similar = similar & ran
+        self._streak = torch.where(similar, self._streak + 1, torch.zeros_like(self._streak))
