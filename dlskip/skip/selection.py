@@ -59,8 +59,7 @@ class Selection:
 
     def take_mask(self, mask: Tensor) -> Tensor:
         """Gathers an attention mask: (B or 1, 1 or H, T, S) per query, or (B, S) per row."""
-        mask = mask.expand(int(self.rows.max()) + 1, *mask.shape[1:]) if mask.shape[0] == 1 else mask
-        mask = mask[self.rows]
+        mask = mask.expand(len(self.rows), *mask.shape[1:]) if mask.shape[0] == 1 else mask[self.rows]
         if self.slots is None or mask.dim() == 2:
             return mask
         index = self.slots[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])

@@ -1,0 +1,89 @@
+"""The losses of layer-skip pretraining, and the policy gradient: one function per equation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """``KL(p || q)`` per predicted token, from logits (N, V) in float32: (N,)."""
+    log_p, log_q = F.log_softmax(p, dim=-1), F.log_softmax(q, dim=-1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+
+
+def skip_pretraining(
+    teacher: Tensor, first: Tensor, second: Tensor, targets: Tensor, alpha: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """``alpha (L_distill + L_reg) + L_cls`` (eqs 7-9), means over the N predicted tokens.
+
+    Args:
+        teacher: (N, V) logits P0 of the unskipped forward, without gradient.
+        first, second: (N, V) logits P1, P2 of the students.
+        targets: (N,) long.
+        alpha: Weight of the divergences.
+
+    Returns:
+        The loss, and its parts for the log.
+    """
+    reg = kl(first, second).mean()  # eq 7
+    distill = kl(teacher, first).mean() + kl(teacher, second).mean()  # eq 8
+    cls = (F.cross_entropy(first, targets) + F.cross_entropy(second, targets)) / 2
+    loss = alpha * (distill + reg) + cls  # eq 9
+    return loss, {"ce": cls.detach(), "kl_distill": distill.detach(), "kl_reg": reg.detach()}
+
+
+def reward(ce: Tensor, layers_run: Tensor, layers: int, weight: float, cost: str) -> Tensor:
+    """``R(A) = -CE - lambda l_n`` (eq 12) per trajectory.
+
+    Args:
+        ce: (N,) cross entropy of each trajectory's target.
+        layers_run: (N,) number of layers run.
+        layers: L; both costs are divided by it, so that lambda means the same on every backbone.
+        weight: lambda.
+        cost: ``layers_run`` (the text's l_n) or ``signed`` (the formula: +1 per skip, -1 per select, as printed).
+    """
+    if cost == "layers_run":
+        return -ce - weight * layers_run / layers
+    skipped = layers - layers_run
+    return -ce - weight * (skipped - layers_run) / layers
+
+
+def action_log_prob(logits: Tensor, skipped: Tensor, bonus: Tensor) -> Tensor:
+    """``log pi(a | s)`` of the distribution that was sampled from, ``min(sigmoid(logit) + bonus, 1)``.
+
+    Args:
+        logits: (N, A) skip logits of the A free layers.
+        skipped: (N, A) bool actions.
+        bonus: (N, A) what the sampling strategy added.
+
+    Returns:
+        (N, A) float32. Where the bonus saturates the probability, skipping is certain and its log-probability is 0.
+    """
+    plain = torch.where(skipped, F.logsigmoid(logits), F.logsigmoid(-logits))
+    p = torch.sigmoid(logits) + bonus
+    tiny = torch.finfo(p.dtype).tiny
+    raised = torch.where(skipped, p.clamp(max=1.0), (1 - p).clamp(min=tiny)).clamp(min=tiny).log()
+    return torch.where(bonus > 0, raised, plain)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of Bernoulli(sigmoid(logits)), elementwise, in nats."""
+    return F.softplus(logits) - logits * torch.sigmoid(logits)
+
+
+def reinforce(log_prob: Tensor, advantage: Tensor) -> Tensor:
+    """The loss whose gradient is ``-grad J`` (eq 13): mean over N trajectories of ``-A sum_t log pi(a_t | s_t)``.
+
+    Args:
+        log_prob: (N, A) of the actions of each trajectory.
+        advantage: (N,) reward less its baseline, without gradient.
+    """
+    return -(advantage.detach() * log_prob.sum(dim=1)).mean()
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """RLOO advantages: each reward less the mean of the other K-1 of its row; (M, K) -> (M, K)."""
+    k = rewards.shape[1]
+    return (rewards - rewards.mean(dim=1, keepdim=True)) * k / (k - 1)

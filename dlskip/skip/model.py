@@ -1,0 +1,194 @@
+"""Attaching skipping to a backbone, in place: ``skipper = attach(model, ...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from dlskip.backbone import find_layers, find_stack
+from dlskip.errors import DlskipError
+from dlskip.skip.cache import SkipCache
+from dlskip.skip.layer import SkipLayer
+from dlskip.skip.passes import Counter, Deciders, Pass
+from dlskip.skip.policy import FullDepth, Policy
+
+NAME = "dlskip"  # the attribute of the causal LM that holds the Skipper
+
+
+class Skipper(nn.Module):
+    """The adapters, heads and skipping state of one model.
+
+    Args:
+        model: A decoder-only Transformers model, PEFT-wrapped or not.
+        bottleneck: r of the adapters.
+        reads: Whether a controller reads its layer's input (the decision is known before the layer has run) or output.
+        kv_fill: ``copy`` fills keys/values from the layer below (the paper's); ``project`` from the layer's own K/V.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        bottleneck: int,
+        reads: Literal["input", "output"] = "input",
+        kv_fill: Literal["copy", "project"] = "copy",
+    ) -> None:
+        super().__init__()
+        _, _, blocks = find_layers(model)
+        stack = find_stack(model)
+        self.config = stack.config
+        self.reads, self.kv_fill = reads, kv_fill
+        self.enabled = True
+        self.policy: Policy = FullDepth()
+        self.deciders: Deciders | None = None
+        self.current: Pass | None = None
+        self.last: Pass | None = None
+        self.tuple_output = self.config.model_type == "falcon"  # its blocks return (hidden, attention weights)
+        count, dim = len(blocks), self.config.hidden_size
+        if count < 3:
+            raise DlskipError(f"{count} layers leave none to skip: the first and the last always run", where="backbone")
+        self.counter = Counter.zeros(count)
+        self.layers = nn.ModuleList(
+            SkipLayer(block, i, dim, bottleneck, head=i < count - 2, skipper=self) for i, block in enumerate(blocks)
+        )
+        self._hooks = (
+            stack.register_forward_pre_hook(self._begin, with_kwargs=True),
+            stack.register_forward_hook(self._end, always_call=True),
+        )
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.layers)
+
+    def adapters(self) -> list[nn.Parameter]:
+        """The adapters' parameters."""
+        return [p for layer in self.layers for p in layer.adapter.parameters()]  # type: ignore[union-attr]
+
+    def heads(self) -> list[nn.Parameter]:
+        """The controller heads' parameters."""
+        return [p for layer in self.layers if layer.head is not None for p in layer.head.parameters()]  # type: ignore[union-attr]
+
+    def init_heads(self, p: float) -> None:
+        """Lets every fresh head skip with probability ``p``."""
+        for layer in self.layers:
+            if layer.head is not None:
+                layer.head.init_skip(p)  # type: ignore[operator, union-attr]
+
+    @contextmanager
+    def using(self, policy: Policy, deciders: Deciders | None = None) -> Iterator[Policy]:
+        """Runs the enclosed forwards under ``policy``."""
+        before = self.policy, self.deciders
+        self.policy, self.deciders = policy, deciders
+        try:
+            yield policy
+        finally:
+            self.policy, self.deciders = before
+
+    @contextmanager
+    def full_depth(self) -> Iterator[None]:
+        """Runs the enclosed forwards with every layer (adapters stay on)."""
+        with self.using(FullDepth()):
+            yield
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Runs the enclosed forwards as the bare backbone: no adapters, no skipping."""
+        before, self.enabled = self.enabled, False
+        try:
+            yield
+        finally:
+            self.enabled = before
+
+    def reset_counter(self) -> None:
+        """Zeroes the executed-layer counter."""
+        self.counter = Counter.zeros(self.num_layers)
+
+    def new_cache(self) -> SkipCache:
+        """An empty cache that knows the KV-fill rule; ``generate()`` makes one by itself."""
+        return SkipCache(self.config)
+
+    def detach_from(self, model: nn.Module) -> None:
+        """Gives the backbone back as it was."""
+        for layer in self.layers:
+            layer.restore()  # type: ignore[operator]
+        for hook in self._hooks:
+            hook.remove()
+        delattr(_causal_lm(model), NAME)
+
+    def _begin(self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if not self.enabled:
+            return args, kwargs
+        if args:
+            kwargs = {"input_ids": args[0], **kwargs}
+            if len(args) > 1:
+                raise DlskipError("call the backbone with keyword arguments", where=type(stack).__name__)
+        inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+        cache = kwargs.get("past_key_values")
+        use_cache = kwargs.get("use_cache")
+        if cache is None and (self.config.use_cache if use_cache is None else use_cache) and self.deciders is None:
+            cache = self.new_cache()
+        elif cache is not None and not isinstance(cache, SkipCache):
+            cache = self._adopt(cache)
+        if cache is not None:
+            cache.fresh = None
+            kwargs["past_key_values"] = cache
+        elif self.deciders is not None:
+            cache = SkipCache(store=False)  # ragged passes need the fill rule even without a cache
+        self.current = Pass(
+            self.policy, tuple(inputs.shape[:2]), self.num_layers, inputs.device, kwargs.get("attention_mask"),
+            self.deciders, cache,
+        )  # fmt: skip
+        return (), kwargs
+
+    def _end(self, stack: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.last, self.current = self.current or self.last, None
+
+    def _adopt(self, cache: Any) -> SkipCache:
+        """Replaces the empty cache that ``generate()`` makes by one that knows the fill rule."""
+        if type(cache) is DynamicCache and cache.get_seq_length() == 0:
+            return self.new_cache()
+        raise DlskipError(
+            f"a {type(cache).__name__} cannot hold keys and values of skipped layers",
+            where="past_key_values",
+            mend="pass none, an empty DynamicCache, or skipper.new_cache()",
+        )
+
+
+def _causal_lm(model: nn.Module) -> nn.Module:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    assert isinstance(base, nn.Module)
+    return base
+
+
+def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
+    """Wraps the decoder layers of ``model`` in place and returns its ``Skipper`` (options: see there).
+
+    A fresh attachment changes nothing: adapters start at zero and the policy is full depth, so logits are bit for bit
+    the backbone's. Add LoRA before attaching.
+
+    Raises:
+        DlskipError: The model is no decoder-only one, has fewer than 3 layers, or is attached already.
+    """
+    base = _causal_lm(model)
+    if hasattr(base, NAME):
+        raise DlskipError("layers are wrapped already", where=type(base).__name__, mend="use skipper_of(model)")
+    skipper = Skipper(model, **options)
+    parameter: Tensor = next(base.parameters())
+    setattr(base, NAME, skipper.to(parameter.device))
+    return skipper
+
+
+def skipper_of(model: nn.Module) -> Skipper:
+    """The ``Skipper`` attached to ``model``.
+
+    Raises:
+        DlskipError: None is attached.
+    """
+    skipper = getattr(_causal_lm(model), NAME, None)
+    if not isinstance(skipper, Skipper):
+        raise DlskipError("no layer skipping is attached", where=type(model).__name__, mend="call dlskip.skip.attach(model)")
+    return skipper
