@@ -1,0 +1,100 @@
+"""The one folder shape of every method: tuned weights, adapters and heads, configuration, provenance.
+
+``artifacts/<method>/<backbone>-<seed>/`` holds ``backbone/`` (LoRA in PEFT's format, or full weights),
+``skip.safetensors`` and ``skip.json`` (absent for a model that never skips), curves, alarms and ``provenance.json``.
+Only tensors and JSON are read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from dlskip import backbone, config, tuning
+from dlskip.errors import DlskipError
+from dlskip.skip import Skipper, attach, skipper_of
+
+ROOT = Path("artifacts")
+
+
+def directory(method: str, name: str, seed: int, root: Path = ROOT) -> Path:
+    """Where a method's artifact of one backbone and seed lies."""
+    return root / method / f"{name}-{seed}"
+
+
+def device_of(params: config.Params) -> str:
+    """``cpu`` or ``cuda`` as the parameters ask.
+
+    Raises:
+        DlskipError: cuda is asked for and absent.
+    """
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise DlskipError("no CUDA device", where="params.yaml: device", mend="device: cpu")
+    return "cuda" if params.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def build(
+    params: config.Params, name: str, *, weights: Path | None, skip: Path | None = None, skipping: bool = True
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """A model ready to be trained or run.
+
+    Args:
+        params: All parameters (the backbone's entry and ``model`` are used).
+        name: Backbone.
+        weights: Artifact whose tuned backbone weights are loaded; None = fresh (LoRA at zero).
+        skip: Artifact whose adapters and heads are loaded; None = fresh ones.
+        skipping: False attaches no adapters at all.
+
+    Everything is frozen; the caller unfreezes what it trains.
+    """
+    spec, device, tune = params.backbones[name], device_of(params), params.model.tune
+    model, tokenizer = backbone.load(name, spec, quantize=tune.mode == "qlora", device=device)
+    wrapped: nn.Module = tuning.add(model, tune) if weights is None else tuning.load(model, weights / "backbone")
+    wrapped.to(device)
+    wrapped.requires_grad_(False)
+    if skipping:
+        skipper = attach(
+            wrapped, bottleneck=params.model.bottleneck, reads=params.model.controller_reads, kv_fill=params.model.kv_fill
+        )
+        skipper.to(device).requires_grad_(False)
+        if skip is not None:
+            load_skip(skipper, skip)
+    return wrapped.eval(), tokenizer
+
+
+def save(model: nn.Module, out: Path, *, skipping: bool = True) -> None:
+    """Writes the tuned weights and, if there are any, the adapters and heads."""
+    out.mkdir(parents=True, exist_ok=True)
+    tuning.save(model, out / "backbone")
+    if skipping:
+        skipper = skipper_of(model)
+        save_file({k: v.contiguous() for k, v in skipper.state_dict().items()}, out / "skip.safetensors")
+        info = {
+            "layers": skipper.num_layers,
+            "bottleneck": skipper.layers[0].adapter.down.out_features,  # type: ignore[union-attr]
+            "controller_reads": skipper.reads,
+            "kv_fill": skipper.kv_fill,
+        }
+        (out / "skip.json").write_text(json.dumps(info, indent=1) + "\n")
+
+
+def load_skip(skipper: Skipper, directory: Path) -> None:
+    """Loads adapters and heads.
+
+    Raises:
+        DlskipError: They are missing or belong to a model of another shape.
+    """
+    path = directory / "skip.safetensors"
+    if not path.is_file():
+        raise DlskipError("no adapters", where=str(path), mend="run the stage that writes them: dvc repro")
+    try:
+        skipper.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise DlskipError(
+            "adapters of another shape", where=str(path), mend="model.bottleneck or the backbone changed: dvc repro"
+        ) from error

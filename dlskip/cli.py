@@ -1,0 +1,29 @@
+"""How a stage script runs: arguments in, one clear message and a non-zero exit on a mistake."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dlskip.errors import DlskipError
+
+
+def stage(main: Callable[..., Any], *arguments: str) -> None:
+    """Calls ``main`` with the named command-line options (``--seed`` is a number) and reports mistakes on one line.
+
+    A full disk is reported likewise; everything else is a bug and keeps its traceback.
+    """
+    parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
+    for name in arguments:
+        parser.add_argument(f"--{name}", required=True, type=int if name == "seed" else str, help=f"the cell's {name}")
+    options = vars(parser.parse_args())
+    try:
+        main(**options)
+    except DlskipError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        sys.exit(f"error: {error.filename or 'disk'}: no space left\n  mend: free some and run the same command again")

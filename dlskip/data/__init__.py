@@ -1,0 +1,1 @@
+"""Tasks, prompts, data sources and the prepared splits."""

@@ -1,0 +1,63 @@
+"""The embedded suite: five understanding and three translation tasks that the project generates by itself.
+
+It has the forms of RTE, MRPC, CoLA, SST-2, QNLI and of translation, and no row of any of them: it is synthetic,
+grammar-made English, German and Chinese. A sentence belongs to one split for good, by a hash of its words, so train,
+validation and test share none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from dlskip.data.embedded.instructions import instruction
+from dlskip.data.embedded.pairs import Row, answerability, entailment, paraphrase
+from dlskip.data.embedded.single import acceptability, sentiment
+from dlskip.data.embedded.translation import parallel
+
+NLU: dict[str, Callable[[Random, int], Row]] = {
+    "entailment": entailment,
+    "paraphrase": paraphrase,
+    "acceptability": acceptability,
+    "sentiment": sentiment,
+    "answerability": answerability,
+}
+MT = ("en-zh", "en-de", "de-en")
+
+
+def split_of(sentence: str) -> str:
+    """The split that a sentence belongs to, by its hash: 60 % train, 15 % validation, 25 % test."""
+    share = hashlib.sha256(sentence.casefold().encode()).digest()[0] / 256
+    return "train" if share < 0.60 else "validation" if share < 0.75 else "test"
+
+
+def rows(task: str, split: str, seed: int) -> Iterator[dict[str, Any]]:
+    """An endless stream of distinct rows of one task and split, in the columns of the data sets they are modelled on.
+
+    NLU rows alternate between the labels, so every prefix of even length is balanced.
+    """
+    rng = Random(f"{seed}/{task}/{split}")
+    seen: set[tuple[str, ...]] = set()
+    label = 0
+    while True:
+        if task in NLU:
+            row: dict[str, Any] = NLU[task](rng, label)
+            texts = tuple(row.values())
+            row |= {"label": label}
+        elif task in MT:
+            # The three translation tasks share their meanings, so that a sentence is in one split in all of them.
+            p = parallel(rng)
+            source, target = task.split("-")
+            texts = (p.en,)
+            row = {"translation": {source: getattr(p, source), target: getattr(p, target)}}
+        else:
+            question, answer = instruction(rng)
+            texts = (question,)
+            row = {"instruction": question, "input": "", "output": answer}
+        if texts in seen or any(split_of(t) != split for t in texts):
+            continue
+        seen.add(texts)
+        yield row
+        label = 1 - label

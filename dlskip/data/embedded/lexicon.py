@@ -1,0 +1,99 @@
+"""The words of the embedded suite. Everything here was written for it; nothing is taken from a corpus."""
+
+from __future__ import annotations
+
+NAMES = (
+    "Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Maria Nick Olga Paul Rosa Sam Tina Victor Wendy "
+    "Hugo Laura Oscar Nina Peter Sarah Tom"
+).split()
+
+PERSONS = (
+    "teacher doctor farmer pilot singer lawyer baker nurse painter student driver guard waiter judge sailor writer "
+    "tailor dancer plumber butcher soldier actor miner hunter banker clerk cook barber"
+).split()
+
+# verb: (past, participle, third person, progressive); all take a person as object
+PERSON_VERBS = {
+    "call": ("called", "called", "calls", "calling"),
+    "help": ("helped", "helped", "helps", "helping"),
+    "visit": ("visited", "visited", "visits", "visiting"),
+    "follow": ("followed", "followed", "follows", "following"),
+    "thank": ("thanked", "thanked", "thanks", "thanking"),
+    "see": ("saw", "seen", "sees", "seeing"),
+    "choose": ("chose", "chosen", "chooses", "choosing"),
+    "beat": ("beat", "beaten", "beats", "beating"),
+    "drive": ("drove", "driven", "drives", "driving"),
+    "invite": ("invited", "invited", "invites", "inviting"),
+    "praise": ("praised", "praised", "praises", "praising"),
+    "blame": ("blamed", "blamed", "blames", "blaming"),
+    "watch": ("watched", "watched", "watches", "watching"),
+    "push": ("pushed", "pushed", "pushes", "pushing"),
+    "warn": ("warned", "warned", "warns", "warning"),
+    "phone": ("phoned", "phoned", "phones", "phoning"),
+}
+
+# intransitive: (past, participle, third person)
+ACTS = {
+    "sleep": ("slept", "slept", "sleeps"),
+    "leave": ("left", "left", "leaves"),
+    "sing": ("sang", "sung", "sings"),
+    "laugh": ("laughed", "laughed", "laughs"),
+    "arrive": ("arrived", "arrived", "arrives"),
+    "swim": ("swam", "swum", "swims"),
+    "run": ("ran", "run", "runs"),
+    "smile": ("smiled", "smiled", "smiles"),
+    "cough": ("coughed", "coughed", "coughs"),
+    "fall": ("fell", "fallen", "falls"),
+    "wait": ("waited", "waited", "waits"),
+    "win": ("won", "won", "wins"),
+    "stumble": ("stumbled", "stumbled", "stumbles"),
+    "speak": ("spoke", "spoken", "speaks"),
+    "yawn": ("yawned", "yawned", "yawns"),
+}
+
+# hyponym -> hypernym, things that one can buy, see, want
+KINDS = {
+    "rose": "flower", "tulip": "flower", "daisy": "flower", "lily": "flower",
+    "poodle": "dog", "beagle": "dog", "terrier": "dog", "collie": "dog",
+    "hammer": "tool", "saw": "tool", "drill": "tool", "wrench": "tool",
+    "violin": "instrument", "guitar": "instrument", "flute": "instrument", "piano": "instrument",
+    "sparrow": "bird", "parrot": "bird", "eagle": "bird", "owl": "bird",
+    "sofa": "piece of furniture", "desk": "piece of furniture", "wardrobe": "piece of furniture",
+    "carrot": "vegetable", "onion": "vegetable", "cabbage": "vegetable",
+    "salmon": "fish", "trout": "fish", "cod": "fish",
+    "truck": "vehicle", "bus": "vehicle", "van": "vehicle",
+}  # fmt: skip
+
+THINGS = "book lamp coat letter ticket picture basket key watch map ring bottle chair knife radio camera".split()
+CITIES = "Paris Berlin Rome Madrid Vienna Oslo Dublin Prague Lisbon Athens Warsaw Boston Chicago Toronto".split()
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+TOOLS = "by train,by bus,by car,on foot,by bike,by boat".split(",")
+REASONS = (
+    "because it was late,because it was raining,because the shop was closed,because the road was icy,"
+    "because the music was loud"
+).split(",")
+
+# adjective, its comparative, the opposite comparative
+SCALES = [
+    ("taller", "shorter"), ("older", "younger"), ("faster", "slower"), ("richer", "poorer"), ("stronger", "weaker"),
+    ("heavier", "lighter"),
+]  # fmt: skip
+
+SYNONYMS = [
+    ("began", "started"), ("quit", "stopped"), ("hated", "detested"), ("loved", "adored"),
+]  # fmt: skip
+ANTONYMS = [("began", "stopped"), ("started", "quit"), ("hated", "adored"), ("loved", "detested")]
+PAIRED = ("singing", "dancing", "reading", "cooking", "painting", "running", "writing", "fishing", "swimming", "driving")
+
+GOOD = (
+    "wonderful charming brilliant delightful gripping touching superb clever lovely fresh funny elegant moving "
+    "excellent fascinating graceful witty memorable impressive enjoyable"
+).split()
+BAD = (
+    "boring awful clumsy tedious dreadful shallow stale ugly annoying weak dull messy lifeless terrible predictable "
+    "painful bland sloppy forgettable pointless"
+).split()
+WORKS = "film novel play concert album exhibition show series restaurant hotel game lecture meal song story".split()
+PARTS = (
+    "plot,cast,music,ending,dialogue,first half,second half,staging,service,design,pacing,opening,atmosphere,script"
+).split(",")

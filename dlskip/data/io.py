@@ -1,0 +1,95 @@
+"""Reading and writing the prepared splits, one JSON object per line, every row checked on the way in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dlskip.errors import DlskipError
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    id: str = Field(min_length=1)
+    task: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    target: str = Field(min_length=1)
+    label: int | None = Field(None, ge=0)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prepared example: the text the model reads and the text it should answer with.
+
+    ``label`` is the NLU label number, None for translations and instructions.
+    """
+
+    id: str
+    task: str
+    prompt: str
+    target: str
+    label: int | None = None
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number from 1, object) of a JSON-lines file.
+
+    Raises:
+        DlskipError: The file is missing, or a line is not a JSON object.
+    """
+    if not path.is_file():
+        raise DlskipError("no such file", where=str(path), mend="check prepare.path and the task's folder name")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DlskipError(f"not JSON: {error}", where=f"{path}:{number}", mend="fix or delete the line") from error
+            if not isinstance(row, dict):
+                raise DlskipError("not a JSON object", where=f"{path}:{number}", mend="fix or delete the line")
+            yield number, row
+
+
+def check_row(schema: type[BaseModel], row: dict[str, Any], where: str) -> BaseModel:
+    """Validates one row against a schema.
+
+    Raises:
+        DlskipError: Names file, line, field and the reason.
+    """
+    try:
+        return schema.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise DlskipError(
+            f"field {field!r}: {first['msg']} (got {str(first['input'])[:60]!r})", where=where,
+            mend="fix or delete the line",
+        ) from error  # fmt: skip
+
+
+def write_split(path: Path, examples: Iterable[Example]) -> None:
+    """Writes examples as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for example in examples:
+            file.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
+
+
+def read_split(directory: Path, task: str, split: str) -> list[Example]:
+    """Reads ``directory/<task>/<split>.jsonl``.
+
+    Raises:
+        DlskipError: The file is missing, empty, or a row is broken (file, line, field, reason).
+    """
+    path = directory / task / f"{split}.jsonl"
+    rows = [check_row(_Row, row, f"{path}:{number}") for number, row in read_jsonl(path)]
+    if not rows:
+        raise DlskipError("no rows", where=str(path), mend="dvc repro prepare")
+    return [Example(**row.model_dump()) for row in rows]

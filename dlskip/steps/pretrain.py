@@ -1,0 +1,76 @@
+"""Layer-skip pretraining (§3.1): an unskipped teacher and two randomly skipping students of the same input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlskip import tuning
+from dlskip.batches import Batch
+from dlskip.config import SkipPretrain
+from dlskip.losses import skip_pretraining
+from dlskip.skip import Forced, skipper_of
+from dlskip.steps.common import target_logits
+from dlskip.train import Metrics, Step
+
+
+def random_masks(n: int, layers: int, p: Tensor) -> Tensor:
+    """Independent masks (n, L) bool, True = run, ``P(skip) = p`` (n, 1) on every layer but the first and the last."""
+    runs = torch.rand(n, layers) >= p
+    runs[:, 0] = runs[:, -1] = True
+    return runs
+
+
+class Pretrain(Step):
+    """One step: L = alpha (L_distill + L_reg) + L_cls (eqs 7-9).
+
+    Args:
+        model: LoRA (or full) model with skipping attached, and a teacher loaded if the configuration says frozen.
+        config: The ``skip_pretrain`` section.
+    """
+
+    def __init__(self, model: nn.Module, config: SkipPretrain) -> None:
+        super().__init__()
+        self.model, self.config, self.skipper = model, config, skipper_of(model)
+        self._trained = [*tuning.backbone_parameters(model), *self.skipper.adapters()]
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"params": self._trained}]
+
+    def _probability(self, n: int, progress: float) -> Tensor:
+        p = self.config.p * (min(1.0, progress / self.config.p_warmup) if self.config.p_warmup else 1.0)
+        return torch.full((n, 1), p) * (torch.rand(n, 1) if self.config.p_draw == "uniform" else 1.0)
+
+    def _student(self, batch: Batch, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, V) under a fresh mask, and the mask (B, L) or (N, L)."""
+        if self.config.mask_unit == "sample":  # all tokens of a sample skip alike: whole rows leave the batch
+            runs, deciders = random_masks(len(p), self.skipper.num_layers, p), None
+        else:
+            runs, deciders = random_masks(len(batch.rows), self.skipper.num_layers, p[batch.rows.cpu()]), batch.deciders
+        with self.skipper.using(Forced(runs), deciders):
+            return target_logits(self.model, batch), runs
+
+    def _teacher(self, batch: Batch) -> Tensor:
+        if self.config.teacher == "frozen":
+            with tuning.teacher(self.model), self.skipper.disabled():
+                return target_logits(self.model, batch)
+        with torch.no_grad(), self.skipper.full_depth():
+            return target_logits(self.model, batch)
+
+    def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
+        teacher = self._teacher(batch)
+        p = self._probability(batch.input_ids.shape[0], progress)
+        first, runs = self._student(batch, p)
+        second, _ = self._student(batch, p)
+        loss, parts = skip_pretraining(teacher, first, second, batch.targets, self.config.alpha)
+        if self.config.ce_unskipped:
+            with self.skipper.full_depth():
+                unskipped = F.cross_entropy(target_logits(self.model, batch), batch.targets)
+            loss = loss + self.config.ce_unskipped * unskipped
+            parts["ce_unskipped"] = unskipped.detach()
+        return loss, parts | {"skip_masks": 1 - runs.float().mean()}
