@@ -1,0 +1,140 @@
+"""Reads every cell of the current grid from disk into a few tidy tables; nothing else of the report reads files.
+
+Only cells that ``params.grid`` names are read: shrinking a grid leaves old directories behind. A cell of the grid
+that is not on disk is listed in ``missing`` and shown as "not run", never dropped silently.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlskip.config import Params
+from dlskip.errors import DlskipError
+
+RESULTS = ["method", "backbone", "seed", "setting", "batch", "task", "metric", "value", "skip_ratio", "n"]
+LAYERS = ["method", "backbone", "seed", "setting", "batch", "task", "layer", "skip_rate", "skip_std"]
+CURVES = ["stage", "backbone", "seed", "variant", "step", "metric", "value"]
+PREDICTIONS = ["backbone", "seed", "method", "setting", "batch", "task", "id", "prediction", "gold"]
+# stage -> the directory under artifacts/ that holds its result
+STAGES = {
+    "finetune": "vanilla", "adapter_init": "adapter_init", "skip_pretrain": "skip_pretrain", "rl": "rl",
+    "mixer": "ours",
+}  # fmt: skip
+
+
+@dataclass
+class Collected:
+    """Everything that the report shows.
+
+    ``results``, ``layers``, ``curves`` and ``predictions`` have the columns above; ``traces`` is per backbone;
+    ``provenance`` and ``alarms`` name their cell by its directory.
+    """
+
+    params: Params
+    results: pd.DataFrame
+    layers: pd.DataFrame
+    curves: pd.DataFrame
+    predictions: pd.DataFrame
+    traces: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    signatures: dict[str, dict[str, str]] = field(default_factory=dict)
+    provenance: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    overlap: dict[str, Any] = field(default_factory=dict)
+
+
+def collect(params: Params, root: Path) -> Collected:
+    """Reads ``evaluations/``, ``artifacts/`` and ``data/prepared/`` under ``root``.
+
+    Raises:
+        DlskipError: A file of a cell that is there is missing or has other columns.
+    """
+    empty = pd.DataFrame
+    found = Collected(params, empty(columns=RESULTS), empty(columns=LAYERS), empty(columns=CURVES), empty())
+    tables: dict[str, list[pd.DataFrame]] = {"results": [], "layers": [], "curves": []}
+    predictions: list[tuple[Any, ...]] = []
+    for backbone in params.grid.backbones:
+        for seed in params.grid.seeds:
+            for method in params.grid.methods:
+                where = Path("evaluations", method, f"{backbone}-{seed}")
+                if not (root / where / "rows.csv").is_file():
+                    found.missing.append(str(where))
+                    continue
+                tables["results"].append(_csv(root / where / "rows.csv", RESULTS))
+                tables["layers"].append(_csv(root / where / "layers.csv", LAYERS))
+                predictions += _predictions(root / where / "predictions.jsonl", backbone, seed)
+                found.traces.setdefault(backbone, []).extend(_json(root / where / "traces.json", []))
+                found.signatures |= _json(root / where / "signatures.json", {})
+                _provenance(found, root, where)
+            for stage, folder, variant in _training_cells(params):
+                where = Path("artifacts", folder, f"{backbone}-{seed}", variant)
+                if not (root / where / "curves.csv").is_file():
+                    found.missing.append(str(where))
+                    continue
+                curve = _csv(root / where / "curves.csv", ["step", "metric", "value"])
+                curve = curve.assign(stage=stage, backbone=backbone, seed=seed, variant=variant)
+                tables["curves"].append(curve[CURVES])
+                found.alarms += [{"cell": str(where)} | alarm for alarm in _json(root / where / "alarms.json", [])]
+                _provenance(found, root, where)
+    for name, parts in tables.items():
+        if parts:
+            setattr(found, name, pd.concat(parts, ignore_index=True))
+    found.predictions = pd.DataFrame(predictions, columns=PREDICTIONS)
+    prepared = root / "data" / "prepared"
+    found.manifest, found.overlap = _json(prepared / "manifest.json", {}), _json(prepared / "overlap.json", {})
+    return found
+
+
+def write(found: Collected, reports: Path) -> None:
+    """Writes ``results.csv``, ``layers.csv`` and ``curves.csv``."""
+    reports.mkdir(parents=True, exist_ok=True)
+    for name in ("results", "layers", "curves"):
+        getattr(found, name).to_csv(reports / f"{name}.csv", index=False)
+
+
+def _training_cells(params: Params) -> list[tuple[str, str, str]]:
+    """(stage, folder, variant) of everything that is trained."""
+    stages = [
+        (stage, folder, "") for stage, folder in STAGES.items() if stage == "finetune" or "ours" in params.grid.methods
+    ]
+    return stages + [("ablations", "ablations", variant) for variant in params.ablations.variants]
+
+
+def _provenance(found: Collected, root: Path, where: Path) -> None:
+    if record := _json(root / where / "provenance.json", {}):
+        found.provenance[str(where)] = record
+
+
+def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, dtype={"setting": str, "batch": str, "backbone": str})
+    except FileNotFoundError as error:
+        raise DlskipError("no such file", where=str(path), mend="dvc repro evaluate") from error
+    if list(frame.columns) != columns:
+        raise DlskipError(
+            f"columns {list(frame.columns)}, expected {columns}", where=str(path), mend="run its stage again"
+        )
+    return frame
+
+
+def _json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+
+
+def _predictions(path: Path, backbone: str, seed: int) -> list[tuple[Any, ...]]:
+    """Rows decided one by one: what the intervals are computed over."""
+    if not path.is_file():
+        raise DlskipError("no such file", where=str(path), mend="dvc repro evaluate")
+    kept = []
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if row["batch"] in ("1", "per_sample"):
+                kept.append((backbone, seed, *(row[k] for k in PREDICTIONS[2:])))
+    return kept
