@@ -39,8 +39,8 @@ def dtype_of(name: str, device: str = "cpu") -> torch.dtype:
     if device.startswith("cuda"):
         fast = torch.cuda.is_bf16_supported()
     else:
-        capability = torch.backends.cpu.get_cpu_capability()
-        fast = "AVX512" in capability or "AMX" in capability
+        abilities = torch.cpu.get_capabilities()  # AVX-512 alone would emulate it, slower than float32
+        fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -48,24 +48,27 @@ def materialise(name: str, spec: Backbone, out: Path) -> None:
     """Writes ``out/source.json`` and, for packaged and tiny models, the weights and tokenizer beside it.
 
     Raises:
-        DlskipError: The package, directory or hub id cannot be found.
+        DlskipError: The package, directory or hub id cannot be found, or is no decoder-only model.
     """
     out.mkdir(parents=True, exist_ok=True)
+    dtype = dtype_of(spec.dtype)
     if spec.source == SMOLLM2:
-        info = _materialise_smollm2(spec, out)
+        info = _materialise_smollm2(out, dtype)
     elif spec.source.startswith("tiny-"):
         model = tiny(spec.source.removeprefix("tiny-"))
-        model.to(dtype_of(spec.dtype)).save_pretrained(out)
+        model.to(dtype).save_pretrained(out)
         tiny_tokenizer().save_pretrained(out)
         info = {"kind": "stored", "parameters": sum(p.numel() for p in model.parameters())}
     else:
         config = _config(spec)
-        info = {"kind": "pointer", "model_type": config.model_type, "layers": config.num_hidden_layers}
-    info |= {"name": name, "source": spec.source, "revision": spec.revision, "dtype": spec.dtype}
+        layers = config.get_text_config(decoder=True).num_hidden_layers
+        info = {"kind": "pointer", "model_type": config.model_type, "layers": layers}
+    stored = str(dtype).removeprefix("torch.") if info["kind"] == "stored" else spec.dtype
+    info |= {"name": name, "source": spec.source, "revision": spec.revision, "dtype": stored}
     (out / "source.json").write_text(json.dumps(info, indent=1) + "\n")
 
 
-def _materialise_smollm2(spec: Backbone, out: Path) -> dict[str, Any]:
+def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
     try:
         package = importlib.metadata.distribution(SMOLLM2_PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
@@ -77,7 +80,6 @@ def _materialise_smollm2(spec: Backbone, out: Path) -> dict[str, Any]:
     if not found:
         raise DlskipError("no GGUF file in the package", where=SMOLLM2_PACKAGE, mend="reinstall it: make env")
     gguf = Path(str(package.locate_file(found[0])))
-    dtype = dtype_of(spec.dtype)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
     # The weights are plain numbers from here on; without this, save_pretrained refuses a "quantised" model.
     for owner, attribute in ((model.config, "quantization_config"), (model, "hf_quantizer")):
@@ -98,14 +100,17 @@ def _materialise_smollm2(spec: Backbone, out: Path) -> dict[str, Any]:
 
 def _config(spec: Backbone) -> Any:
     try:
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise DlskipError(
             f"cannot find the model: {str(error).splitlines()[0]}", where=f"backbones: source {spec.source}",
-            mend="give a directory with a config.json, or a hub id you may read (`hf auth login`, HF_HUB_OFFLINE unset)",
+            mend="a directory with a config.json, or a hub id you may read (`hf auth login`, HF_HUB_OFFLINE unset)",
         ) from error  # fmt: skip
+    if config.is_encoder_decoder:
+        raise DlskipError("encoder-decoder models are not supported", where=f"backbones: source {spec.source}")
+    return config
 
 
 def _location(name: str, spec: Backbone, root: Path) -> tuple[str, str | None]:
@@ -113,6 +118,11 @@ def _location(name: str, spec: Backbone, root: Path) -> tuple[str, str | None]:
     if not path.is_file():
         raise DlskipError("backbone not prepared", where=str(path), mend=f"dvc repro backbone@{name}")
     info = json.loads(path.read_text())
+    if (info["source"], info["revision"]) != (spec.source, spec.revision):
+        raise DlskipError(
+            f"prepared from {info['source']}, not from {spec.source}", where=str(path),
+            mend=f"dvc repro backbone@{name}",
+        )  # fmt: skip
     return (str(root / name), None) if info["kind"] == "stored" else (spec.source, spec.revision)
 
 
@@ -158,7 +168,7 @@ def load(
             source, revision=revision, trust_remote_code=spec.trust_remote_code, dtype=dtype, use_safetensors=True,
             **options,
         )  # fmt: skip
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DlskipError(
             f"cannot load the weights: {str(error).splitlines()[0]}", where=source,
             mend="only safetensors are read; convert the checkpoint, or check the id and your access",
@@ -177,7 +187,7 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config(decoder=True)
-    if getattr(config, "is_encoder_decoder", False):
+    if base.config.is_encoder_decoder:
         raise DlskipError("encoder-decoder models are not supported", where=type(base).__name__)
     for owner in base.modules():
         for attribute, child in owner.named_children():
@@ -187,13 +197,14 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
 
 
 def find_stack(model: nn.Module) -> nn.Module:
-    """The module that embeds tokens, runs the decoder layers and returns their last hidden state (final norm applied)."""
+    """The module that embeds tokens, runs the decoder layers and returns the last hidden state, normalised."""
     return find_layers(model)[0]
 
 
 def output_logits(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """The LM head on chosen positions only: hidden states (N, D) -> logits (N, V), float32."""
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    logits: torch.Tensor = base.get_output_embeddings()(hidden).float()
+    head: nn.Module = base.get_output_embeddings()
+    logits: torch.Tensor = head(hidden).float()
     cap = getattr(base.config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap

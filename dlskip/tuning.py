@@ -22,14 +22,20 @@ _FULL = "backbone.safetensors"
 
 
 def _targets(model: nn.Module, which: str) -> list[str]:
-    """Names of the linear modules inside the decoder layers (never the LM head), as PEFT matches them."""
+    """Names of the linear modules inside the decoder layers (never the LM head), as PEFT matches them.
+
+    Raises:
+        DlskipError: There is none.
+    """
     _, _, layers = find_layers(model)
     names = []
     for name, module in layers[0].named_modules():
         linear = isinstance(module, (nn.Linear, Conv1D)) or type(module).__name__ == "Linear4bit"
-        if linear and not name.startswith("dlskip") and (which == "all-linear" or "att" in name):
-            names.append(name)
-    return sorted({n.split(".")[-1] if n.count(".") == 0 else ".".join(n.split(".")[-2:]) for n in names})
+        if linear and (which == "all-linear" or "att" in name):
+            names.append(".".join(name.split(".")[-2:]))
+    if not names:
+        raise DlskipError(f"no {which} modules in {type(layers[0]).__name__}", where="model.tune.targets")
+    return sorted(names)
 
 
 def add(model: nn.Module, tune: Tune) -> nn.Module:
@@ -45,7 +51,7 @@ def add(model: nn.Module, tune: Tune) -> nn.Module:
         r=tune.r, lora_alpha=tune.alpha, lora_dropout=tune.dropout, target_modules=_targets(model, tune.targets),
         task_type="CAUSAL_LM", fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )  # fmt: skip
-    return get_peft_model(model, config)  # type: ignore[arg-type]
+    return get_peft_model(model, config)  # type: ignore[arg-type, no-any-return]
 
 
 def backbone_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -58,7 +64,12 @@ def backbone_parameters(model: nn.Module) -> list[nn.Parameter]:
 def save(model: nn.Module, directory: Path) -> None:
     """Writes LoRA in PEFT's own format (readable by ``PeftModel.from_pretrained``), or all backbone weights."""
     if isinstance(model, PeftModel):
-        model.save_pretrained(str(directory), selected_adapters=["default"])
+        # Only the LoRA tensors are handed over: state_dict() of a 4-bit model re-packs its weights on CPU, which
+        # rounds them; and nothing of the embeddings was trained, which PEFT would ask the hub about.
+        state = {n: p for n, p in model.named_parameters() if "lora_" in n}
+        model.save_pretrained(
+            str(directory), selected_adapters=["default"], state_dict=state, save_embedding_layers=False
+        )
         (directory / "README.md").unlink(missing_ok=True)  # a template that says nothing
         return
     directory.mkdir(parents=True, exist_ok=True)
@@ -67,37 +78,65 @@ def save(model: nn.Module, directory: Path) -> None:
 
 
 def load(model: nn.Module, directory: Path, *, trainable: bool = False) -> nn.Module:
-    """Puts what ``save`` wrote onto a fresh backbone."""
-    if (directory / _FULL).is_file():
-        missing = model.load_state_dict(load_file(directory / _FULL), strict=False).unexpected_keys
-        if missing:
-            raise DlskipError(f"weights of another backbone: {missing[0]}", where=str(directory))
-        return model.requires_grad_(trainable)
-    if not (directory / "adapter_config.json").is_file():
-        raise DlskipError("no tuned weights", where=str(directory), mend="run the stage that writes them: dvc repro")
-    return PeftModel.from_pretrained(model, str(directory), is_trainable=trainable)  # type: ignore[arg-type]
+    """Puts what ``save`` wrote onto a fresh backbone.
+
+    Raises:
+        DlskipError: Nothing was saved there, or it belongs to another backbone.
+    """
+    try:
+        if (directory / _FULL).is_file():
+            state = load_file(directory / _FULL)
+            if differing := state.keys() ^ {n for n, _ in model.named_parameters() if "dlskip" not in n}:
+                raise DlskipError(f"weights of another backbone: {min(differing)}", where=str(directory))
+            model.load_state_dict(state, strict=False)  # tied and skipping's own tensors are not in the file
+            return model.requires_grad_(trainable)
+        # Both are asked for: PEFT would look for a missing file in a pickle, then on the hub.
+        if not all((directory / name).is_file() for name in ("adapter_config.json", "adapter_model.safetensors")):
+            raise DlskipError(
+                "no tuned weights", where=str(directory), mend="run the stage that writes them: dvc repro"
+            )
+        return PeftModel.from_pretrained(model, str(directory), is_trainable=trainable)  # type: ignore[arg-type, no-any-return]
+    except RuntimeError as error:  # tensors of other shapes
+        raise DlskipError("weights of another backbone", where=str(directory), mend="dvc repro") from error
 
 
 def load_teacher(model: nn.Module, directory: Path) -> None:
-    """Adds a second, frozen LoRA adapter: the fine-tuned model, as a teacher in the same memory."""
+    """Adds a second, frozen LoRA adapter: the fine-tuned model, as a teacher in the same memory.
+
+    Raises:
+        DlskipError: The backbone is tuned in full, so that its first weights are gone.
+    """
     if not isinstance(model, PeftModel):
         raise DlskipError(
             "a frozen teacher needs LoRA", where="skip_pretrain.teacher", mend="tune.mode lora|qlora, or teacher: self"
         )
-    model.load_adapter(str(directory), adapter_name=TEACHER, is_trainable=False)
-    model.set_adapter("default")
+    with _keeping_trained(model):
+        model.load_adapter(str(directory), adapter_name=TEACHER, is_trainable=False)
 
 
 @contextmanager
 def teacher(model: Any) -> Iterator[None]:
     """Runs the enclosed forwards with the teacher's LoRA; without gradients."""
+    with _keeping_trained(model), torch.no_grad():
+        model.base_model.set_adapter(TEACHER)
+        yield
+
+
+@contextmanager
+def _keeping_trained(model: Any) -> Iterator[None]:
+    """Ends with the trained LoRA active and ``requires_grad`` as before: PEFT's switching changes both."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    model.base_model.set_adapter(TEACHER)
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         model.base_model.set_adapter("default")
         model.requires_grad_(False)
         for p in trained:
             p.requires_grad_(True)
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """The model as it is deployed: LoRA folded into the weights (kept apart on a 4-bit backbone)."""
+    if not isinstance(model, PeftModel) or any(type(m).__name__ == "Linear4bit" for m in model.modules()):
+        return model
+    return model.merge_and_unload()  # type: ignore[operator, no-any-return]

@@ -1,0 +1,14 @@
+"""Stage backbone: the language model, dequantised or made once, or checked if it lies elsewhere."""
+
+from dlskip import backbone as backbones
+from dlskip import config
+from dlskip.cli import stage
+
+
+def main(backbone: str) -> None:
+    params = config.load()
+    backbones.materialise(backbone, params.backbones[backbone], backbones.MODELS / backbone)
+
+
+if __name__ == "__main__":
+    stage(main, "backbone")
