@@ -55,7 +55,7 @@ def materialise(name: str, spec: Backbone, out: Path) -> None:
     if spec.source == SMOLLM2:
         info = _materialise_smollm2(out, dtype)
     elif spec.source.startswith("tiny-"):
-        model = tiny(spec.source.removeprefix("tiny-"))
+        model: Any = tiny(spec.source.removeprefix("tiny-"))
         model.to(dtype).save_pretrained(out)
         tiny_tokenizer().save_pretrained(out)
         info = {"kind": "stored", "parameters": sum(p.numel() for p in model.parameters())}
@@ -80,7 +80,7 @@ def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
     if not found:
         raise DlskipError("no GGUF file in the package", where=SMOLLM2_PACKAGE, mend="reinstall it: make env")
     gguf = Path(str(package.locate_file(found[0])))
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
     # The weights are plain numbers from here on; without this, save_pretrained refuses a "quantised" model.
     for owner, attribute in ((model.config, "quantization_config"), (model, "hf_quantizer")):
         if hasattr(owner, attribute):
@@ -164,7 +164,7 @@ def load(
         )
         options["device_map"] = {"": device}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, trust_remote_code=spec.trust_remote_code, dtype=dtype, use_safetensors=True,
             **options,
         )  # fmt: skip
@@ -179,13 +179,17 @@ def load(
     return model.eval(), tokenizer
 
 
+def _causal_lm(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     """The decoder layers of a decoder-only model, PEFT-wrapped or not: (the module that owns them, attribute, list).
 
     Raises:
         DlskipError: An encoder-decoder, or no list of ``num_hidden_layers`` layers is found.
     """
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = _causal_lm(model)
     config = base.config.get_text_config(decoder=True)
     if base.config.is_encoder_decoder:
         raise DlskipError("encoder-decoder models are not supported", where=type(base).__name__)
@@ -203,8 +207,7 @@ def find_stack(model: nn.Module) -> nn.Module:
 
 def output_logits(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """The LM head on chosen positions only: hidden states (N, D) -> logits (N, V), float32."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head: nn.Module = base.get_output_embeddings()
-    logits: torch.Tensor = head(hidden).float()
+    base = _causal_lm(model)
+    logits: torch.Tensor = base.get_output_embeddings()(hidden).float()
     cap = getattr(base.config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
