@@ -1,0 +1,114 @@
+"""The headline in numbers and in words; ``python -m dlskip.report.headline`` prints the table and the report's path."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dlskip.report.stats import Estimate, Run
+from dlskip.report.tables import signed
+from dlskip.report.view import MIN_SKIP, VANILLA, View, batch_label
+
+REPORTS = Path("reports")
+
+
+def metrics(views: Sequence[View]) -> dict[str, Any]:
+    """The headline as nested floats; what was not run is left out. The first backbone is on top."""
+    first, *others = [_metrics(view) for view in views]
+    return first | {view.backbone: numbers for view, numbers in zip(views[1:], others, strict=True)}
+
+
+def _metrics(view: View) -> dict[str, Any]:
+    h = view.headline
+    result: dict[str, Any] = {"headline": {"threshold": float(h.ours.setting), "chosen_on_these_rows": float(h.chosen)}}
+    for name, run in (("vanilla", VANILLA), ("ours", h.ours), ("random", h.random), ("ours_full_depth", h.full)):
+        values = {
+            "nlu_f1": view.one(run, "f1_macro", view.nlu), "mt_bleu": view.one(run, "bleu", view.mt),
+            "skip_ratio": view.one(run, "skip_ratio", view.tasks) / 100,
+            "nlu_skip_ratio": view.one(run, "skip_ratio", view.nlu) / 100,
+            "mt_skip_ratio": view.one(run, "skip_ratio", view.mt) / 100,
+            "speedup": view.one(run, "speedup", view.tasks),
+        }  # fmt: skip
+        result[name] = _finite(values)
+    for name, other in (("delta_vs_vanilla", VANILLA), ("delta_vs_random", h.random)):
+        deltas: dict[str, float] = {}
+        for key, tasks in (("nlu_f1", view.nlu), ("mt_bleu", view.mt)):
+            estimate = view.bootstrap.difference(h.ours, other, tasks)
+            deltas |= {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
+        result[name] = _finite(deltas)
+    return {name: value for name, value in result.items() if value}
+
+
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items() if not math.isnan(value)}
+
+
+def sentences(view: View) -> list[str]:
+    """The headline in words, good or bad, with intervals."""
+    h, said = view.headline, []
+    for tasks, metric, name, kind in (
+        (view.nlu, "f1_macro", "macro F1", "understanding"), (view.mt, "bleu", "BLEU", "translation"),
+    ):  # fmt: skip
+        if not tasks:
+            continue
+        ours = view.one(h.ours, metric, tasks)
+        if math.isnan(ours):
+            said.append(f"On {kind}, ours was not run.")
+            continue
+        skipped = view.one(h.ours, "skip_ratio", tasks)
+        text = f"On {len(tasks)} {kind} task{'s'[: len(tasks) > 1]} ours skips {skipped:.0f} % of the layer "
+        text += f"applications and scores {ours:.1f} {name}"
+        versus = [_versus(view, h.ours, VANILLA, metric, tasks, "the fine-tuned unskipped model")]
+        versus.append(_versus(view, h.ours, h.random, metric, tasks, "random skipping at the same rate"))
+        text += ": " + "; ".join(versus) + "."
+        speed = view.one(h.ours, "speedup", tasks)
+        if not math.isnan(speed):
+            text += f" Measured time at full depth / time with skipping, {batch_label(h.ours.batch)}: {speed:.2f}."
+            text += " It is slower, not faster." if speed < 1 else ""
+        said.append(text)
+    return said
+
+
+def verdict(estimate: Estimate) -> str:
+    """``above``, ``below``, or not distinguishable from."""
+    if math.isnan(estimate.value):
+        return "not compared with (not run)"
+    if estimate.covers_zero:
+        return "not distinguishable from"
+    return "above" if estimate.value > 0 else "below"
+
+
+def _versus(view: View, run: Run, other: Run, metric: str, tasks: Sequence[str], name: str) -> str:
+    estimate = view.bootstrap.difference(run, other, tasks)
+    if math.isnan(estimate.value):
+        return f"{name} was not run"
+    numbers = f"{signed(estimate.value)} [{signed(estimate.low)}, {signed(estimate.high)}]"
+    return f"{verdict(estimate)} {name} ({view.one(other, metric, tasks):.1f}; {numbers})"
+
+
+def choice(view: View) -> str:
+    """How the headline's setting came about."""
+    h = view.headline
+    if not h.chosen:
+        return f"Threshold {h.ours.setting} is set in params.yaml (figures.headline_threshold)."
+    return (
+        f"Threshold {h.ours.setting} ({batch_label(h.ours.batch)}) was chosen on these very rows: the best average "
+        f"among the thresholds that skip at least {MIN_SKIP:.0f} % (else the one that skips most). That favours ours a "
+        "little; the settings table and the figures show all of them."
+    )
+
+
+def main() -> None:
+    """Prints the headline table as it was written by the figures stage."""
+    table, page = REPORTS / "tables" / "headline.md", REPORTS / "index.html"
+    if not table.is_file():
+        sys.exit(f"error: {table}: no such file\n  mend: make repro")
+    print(table.read_text(encoding="utf-8"))
+    print(f"Report: {page.resolve()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""Stage figures: tables, figures, the headline and the report's page."""
+
+from pathlib import Path
+
+from dlskip import config, report
+from dlskip.cli import stage
+
+
+def main() -> None:
+    report.build(config.load(), Path())
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,352 @@
+"""The report, from random but valid evaluation directories."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dlskip import config, report
+from dlskip.data.tasks import TASKS
+from dlskip.errors import DlskipError
+from dlskip.metrics import mt_metrics, nlu_metrics
+from dlskip.report import collect, headline, stats, style, tables
+from dlskip.report.view import VANILLA, View
+
+LAYERS = 12
+REPO = Path(__file__).resolve().parents[1]
+WORDS = {
+    "zh": ["小", "狗", "在", "花", "园", "里", "跑", "。", "老", "师", "看", "书", "今", "天"],
+    "de": ["der", "kleine", "Hund", "läuft", "heute", "durch", "den", "alten", "Garten", "und", "die", "Lehrerin", "liest", "ein", "Buch", "."],
+    "en": ["the", "small", "dog", "runs", "through", "the", "old", "garden", "today", "and", "a", "teacher", "reads", "one", "book", "."],
+}
+FIGURES = ["headline", "quality_vs_skip", "layer_heatmap", "token_depth", "training", "rl_sampling", "speed"]
+
+
+def parameters(**grid: Any) -> config.Params:
+    data = config.read_yaml(REPO / "recipes" / "embedded.yaml")
+    data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
+    data["grid"] = {"backbones": ["smollm2"], "seeds": [0], "methods": ["vanilla", "ours"]} | grid
+    data["figures"] = {"dpi": 70}
+    return config.validate(data)
+
+
+def write_world(root: Path, params: config.Params, n: int = 40) -> None:
+    """Evaluations, training artifacts and a manifest of every cell of the grid."""
+    for backbone in params.grid.backbones:
+        for seed in params.grid.seeds:
+            for method in params.grid.methods:
+                _evaluation(root, params, method, backbone, seed, n)
+            for folder in ("vanilla", "adapter_init", "skip_pretrain", "rl", "ours"):
+                _training(root / "artifacts" / folder / f"{backbone}-{seed}", seed)
+            for i, variant in enumerate(params.ablations.variants):
+                _training(root / "artifacts/ablations" / f"{backbone}-{seed}" / variant, seed + 10 * i)
+    prepared = root / "data" / "prepared"
+    prepared.mkdir(parents=True)
+    split = {"rows": 9, "labels": {"yes": 4}, "tokens": {"smollm2": {"median": 9.0, "max": 12.0}}, "notes": {}}
+    manifest = {
+        "source": "embedded",
+        "seed": 0,
+        "prompts": "short",
+        "data_sha256": "0" * 64,
+        "splits": {"a/train": split},
+    }
+    (prepared / "manifest.json").write_text(json.dumps(manifest))
+    (prepared / "overlap.json").write_text(json.dumps({"a": {"train_and_test": 0}}))
+
+
+def _provenance(out: Path, seed: int) -> None:
+    record = {
+        "command": "python -m stages.x <a & b>", "stage": "x", "config": {"a": 1}, "versions": {"torch": "2"},
+        "data_sha256": "0" * 64, "seed": seed, "device": "cpu", "threads": 2, "seconds": 1.5, "peak_memory_mb": 9,
+        "git_commit": None, "git_dirty": None, "created": "2000-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    (out / "provenance.json").write_text(json.dumps(record))
+
+
+def _training(out: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    out.mkdir(parents=True)
+    rows = []
+    for step in range(0, 80, 4):
+        names = ["loss", "ce_reward", "reward", "skip_sampled", "val_skip_sampled", "val_skip_threshold", "val_ce_full"]
+        rows += [{"step": step, "metric": m, "value": 1 / (1 + step / 20) + 0.1 * rng.normal()} for m in names]
+    pd.DataFrame(rows).to_csv(out / "curves.csv", index=False)
+    alarm = {"step": 8, "kind": "none-skip", "message": "the thresholded policy skips nothing"}
+    (out / "alarms.json").write_text(json.dumps([alarm] if out.parent.name == "rl" else []))
+    _provenance(out, seed)
+
+
+def _settings(params: config.Params, method: str) -> list[tuple[str, str, str, float]]:
+    """(method, setting, batch, share skipped)."""
+    if method == "vanilla":
+        return [("vanilla", "full", "per_sample", 0.0)]
+    found = []
+    for batch in map(str, params.evaluate.batches):
+        found.append(("ours", "full", batch, 0.0))
+        for t in params.evaluate.thresholds:
+            share = 0.72 - 0.7 * t - 0.01 * (batch == "16")
+            found.append(("ours", str(t), batch, share))
+            if batch == "per_sample":
+                found.append(("random", str(t), batch, share))
+    return found
+
+
+def _evaluation(root: Path, params: config.Params, method: str, backbone: str, seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed + len(method))
+    rows, layers, predictions, traces = [], [], [], []
+    for task in [*params.prepare.nlu, *params.prepare.mt]:
+        definition = TASKS[task]
+        for name, setting, batch, share in _settings(params, method):
+            right = 0.85 - share * (0.9 if name == "random" else 0.3)
+            key = {"method": name, "setting": setting, "batch": batch, "task": task}
+            if definition.kind == "nlu":
+                gold = [i % len(definition.labels) for i in range(n)]
+                said = [g if rng.random() < right else (None if rng.random() < 0.1 else 1 - g) for g in gold]
+                scores = nlu_metrics(said, gold, len(definition.labels), definition.metrics, definition.positive)
+                texts = [("?", definition.labels[g]) if s is None else (definition.labels[s], definition.labels[g])
+                         for s, g in zip(said, gold, strict=True)]  # fmt: skip
+            else:
+                words, gap = WORDS[definition.languages[1]], "" if definition.languages[1] == "zh" else " "
+                sentences = [[words[(i + 3 * j) % len(words)] for j in range(9)] for i in range(n)]
+                texts = [(gap.join(w if rng.random() < right else words[0] for w in s), gap.join(s)) for s in sentences]
+                scores = mt_metrics([t for t, _ in texts], [t for _, t in texts], definition.languages[1])[0]
+            if setting != "full":
+                scores |= {"speedup": 0.95 / (1 - 0.8 * share)}
+            scores |= {"skip_prefill": share, "skip_decode": share, "seconds_per_example": 0.1}
+            rows += [
+                key | {"backbone": backbone, "seed": seed, "metric": m, "value": v, "skip_ratio": share, "n": n}
+                for m, v in scores.items()
+            ]
+            wave = share * (1 + 0.6 * np.sin(np.arange(LAYERS) + len(task)))
+            wave[[0, -1]] = 0
+            for layer, rate in enumerate(np.clip(wave, 0, 1)):
+                spread = float(np.sqrt(rate * (1 - rate)))
+                layers.append(
+                    key | {"backbone": backbone, "seed": seed, "layer": layer, "skip_rate": rate, "skip_std": spread}
+                )
+            predictions += [
+                key
+                | {
+                    "id": f"{task}-{i:03d}",
+                    "prediction": p,
+                    "answer": None,
+                    "gold": g,
+                    "skipped": "0" * LAYERS,
+                    "layers_run": 9.0,
+                }
+                for i, (p, g) in enumerate(texts)
+            ]
+            if definition.kind == "mt" and batch == "1":
+                tokens = ["<prompt>", *WORDS[definition.languages[1]]]
+                ran = (rng.random((len(tokens), LAYERS)) > np.clip(wave, 0, 1)).astype(int).tolist()
+                traces.append(
+                    {
+                        "task": task,
+                        "setting": setting,
+                        "prompt": "A <b>.",
+                        "reference": "r",
+                        "output": "o",
+                        "tokens": tokens,
+                        "ran": ran,
+                    }
+                )
+    out = root / "evaluations" / method / f"{backbone}-{seed}"
+    out.mkdir(parents=True)
+    pd.DataFrame(rows)[collect.RESULTS].to_csv(out / "rows.csv", index=False)
+    pd.DataFrame(layers)[collect.LAYERS].to_csv(out / "layers.csv", index=False)
+    (out / "predictions.jsonl").write_text("\n".join(json.dumps(p, ensure_ascii=False) for p in predictions) + "\n")
+    (out / "traces.json").write_text(json.dumps(traces, ensure_ascii=False))
+    (out / "signatures.json").write_text(json.dumps({t: {"bleu": "b|1", "chrf": "c|1"} for t in params.prepare.mt}))
+    _provenance(out, seed)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[config.Params, Path]:
+    root, params = tmp_path_factory.mktemp("world"), parameters()
+    write_world(root, params)
+    stale = root / "evaluations" / "ours" / "smollm2-7"
+    stale.mkdir(parents=True)
+    (stale / "rows.csv").write_text("of a seed that the grid no longer has\n")
+    report.build(params, root)
+    return params, root / "reports"
+
+
+class Page(HTMLParser):
+    """Collects what a self-contained, accessible page must have."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.headings: list[int] = []
+        self.open: list[str] = []
+        self.ids: set[str | None] = set()
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.urls += [str(given[k]) for k in ("src", "href") if k in given]
+        self.ids.add(given.get("id"))
+        if tag == "img":
+            self.images.append(given)
+        if tag in {"h1", "h2", "h3", "h4"}:
+            self.headings.append(int(tag[1]))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_results_are_the_cells_of_the_grid(built):
+    params, reports = built
+    results = pd.read_csv(reports / "results.csv", dtype={"setting": str, "batch": str})
+    assert list(results.columns) == collect.RESULTS
+    assert set(results["seed"]) == {0}
+    cells = pd.concat(
+        pd.read_csv(reports.parent / "evaluations" / m / "smollm2-0" / "rows.csv", dtype={"setting": str, "batch": str})
+        for m in params.grid.methods
+    )
+    pd.testing.assert_frame_equal(results, cells.reset_index(drop=True))
+    assert list(pd.read_csv(reports / "curves.csv").columns) == collect.CURVES
+    assert list(pd.read_csv(reports / "layers.csv").columns) == collect.LAYERS
+
+
+def test_tables_equal_recomputation_from_results(built):
+    params, reports = built
+    results = pd.read_csv(reports / "results.csv", dtype={"setting": str, "batch": str})
+    f1 = results[(results["metric"] == "f1_macro") & (results["task"] == "entailment") & (results["setting"] != "full")]
+    per_setting = 100 * f1.groupby(["method", "batch"])["value"].agg(["mean", "max"])
+    table = pd.read_csv(reports / "tables" / "nlu.csv").set_index("method")
+    for method, key in {
+        "ours bs=1": ("ours", "1"),
+        "ours bs=16": ("ours", "16"),
+        "random": ("random", "per_sample"),
+    }.items():
+        assert table.loc[method, "Entailment AVG"] == pytest.approx(per_setting.loc[key, "mean"], abs=1e-5)
+        assert table.loc[method, "Entailment BEST"] == pytest.approx(per_setting.loc[key, "max"], abs=1e-5)
+    std = pd.read_csv(reports / "layers.csv", dtype={"setting": str, "batch": str}).query(
+        "method == 'ours' and setting == '0.5' and batch == '1' and task == 'en-zh'"
+    )["skip_std"]
+    table = pd.read_csv(reports / "tables" / "variance.csv").set_index("task")
+    assert table.loc["English to Chinese", "ours at 0.5"] == pytest.approx(std.mean(), abs=1e-5)
+    mean = 100 * results.query("method == 'vanilla' and metric == 'f1_macro'")["value"].mean()
+    head = pd.read_csv(reports / "tables" / "headline.csv").set_index("method")
+    assert head.loc["vanilla", "NLU macro F1"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_metrics_are_nested_floats_and_the_choice_skips_enough(built):
+    _, reports = built
+    numbers = json.loads((reports / "metrics.json").read_text())
+    assert all(isinstance(v, float) for section in numbers.values() for v in section.values())
+    assert {"nlu_f1", "mt_bleu", "skip_ratio", "speedup"} <= numbers["ours"].keys()
+    assert numbers["ours"]["nlu_skip_ratio"] >= 0.25
+    assert numbers["headline"]["chosen_on_these_rows"] == 1.0
+    delta = numbers["ours"]["nlu_f1"] - numbers["vanilla"]["nlu_f1"]
+    assert numbers["delta_vs_vanilla"]["nlu_f1"] == pytest.approx(delta, abs=1e-3)
+    delta = numbers["ours"]["mt_bleu"] - numbers["random"]["mt_bleu"]
+    assert numbers["delta_vs_random"]["mt_bleu"] == pytest.approx(delta, abs=1e-3)
+
+
+def test_page_is_self_contained_and_accessible(built):
+    _, reports = built
+    text = (reports / "index.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert all(url.startswith(("data:", "#")) for url in page.urls)
+    assert all(url[1:] in page.ids for url in page.urls if url.startswith("#"))
+    assert "url(" not in text and "@import" not in text and "script" not in page.tags
+    assert all(image.get("alt") for image in page.images) and len(page.images) == len(FIGURES)
+    assert page.headings[0] == 1 and page.headings.count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(page.headings, page.headings[1:], strict=False))
+    assert "A &lt;b&gt;." in text and "none-skip" in text
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_drawn(built, name):
+    _, reports = built
+    for suffix in ("png", "svg"):
+        assert (reports / "figures" / f"{name}.{suffix}").stat().st_size > 2000
+
+
+def test_equal_inputs_give_equal_outputs(built, tmp_path):
+    params, reports = built
+    write_world(tmp_path, params)
+    report.build(params, tmp_path)
+    files = [p for p in (tmp_path / "reports").rglob("*") if p.is_file()]
+    assert files and all(p.read_bytes() == (reports / p.relative_to(tmp_path / "reports")).read_bytes() for p in files)
+
+
+def test_missing_cells_are_shown_as_not_run(tmp_path):
+    params = parameters()
+    write_world(tmp_path, parameters(methods=["vanilla"]))
+    report.build(params, tmp_path)
+    reports = tmp_path / "reports"
+    for table in ("headline", "nlu", "mt", "settings", "speed"):
+        assert tables.NOT_RUN in (reports / "tables" / f"{table}.csv").read_text()
+        assert "Not run: evaluations/ours/smollm2-0" in (reports / "tables" / f"{table}.md").read_text()
+    assert "ours was not run" in (reports / "index.html").read_text()
+    assert "ours" not in json.loads((reports / "metrics.json").read_text())
+
+
+def test_nothing_on_disk_still_gives_a_report(tmp_path):
+    report.build(parameters(), tmp_path)
+    assert tables.NOT_RUN in (tmp_path / "reports" / "tables" / "headline.md").read_text()
+
+
+def test_seeds_and_backbones_have_spread_and_rows(tmp_path):
+    params = parameters(seeds=[0, 1])
+    write_world(tmp_path, params, n=12)
+    view = View(collect.collect(params, tmp_path), "smollm2")
+    frame = tables.nlu([view]).frame()
+    assert "Entailment AVG std" in frame.columns
+    assert "±" in tables.nlu([view]).markdown()
+
+
+def test_paper_numbers_only_beside_its_own_tasks(built):
+    _, reports = built
+    assert "Llama2" not in (reports / "tables" / "nlu.md").read_text()
+    rows = tables._paper_rows("nlu", ["rte", "qnli"], 2)
+    ours = next(r for r in rows if r[1].endswith("Ours bs=1"))
+    assert ours == ["", "paper, Llama2-7B-Chat: Ours bs=1", 68.8, 77.5, None, None, None]
+
+
+def test_bootstrap_scores_equal_the_evaluations(built):
+    params, reports = built
+    view = View(collect.collect(params, reports.parent), "smollm2")
+    for run in (VANILLA, view.headline.ours, view.headline.random):
+        for task in view.tasks:
+            assert view.bootstrap.scores(run, task)[0] == pytest.approx(
+                view.one(run, view.quality(task), [task]), abs=1e-6
+            )
+    same = view.bootstrap.difference(VANILLA, VANILLA, view.nlu)
+    assert same == (0, 0, 0) and same.covers_zero
+
+
+def test_words_follow_the_numbers():
+    assert headline.verdict(stats.Estimate(-2, -3, -1)) == "below"
+    assert headline.verdict(stats.Estimate(2, 1, 3)) == "above"
+    assert headline.verdict(stats.Estimate(0.5, -1, 2)) == "not distinguishable from"
+
+
+def test_text_that_no_font_has_is_escaped():
+    assert style.escaped("a\U0010fffd") == "aU+10FFFD "
+
+
+def test_broken_cells_are_named(tmp_path):
+    params = parameters()
+    write_world(tmp_path, params)
+    path = tmp_path / "evaluations" / "ours" / "smollm2-0" / "rows.csv"
+    path.write_text("method,value\nours,1\n")
+    with pytest.raises(DlskipError, match=r"rows\.csv.*columns"):
+        collect.collect(params, tmp_path)
