@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from dlskip.config import Params
-from dlskip.report import collect, figures, headline, page, style, tables, traces
+from dlskip.report import collect, figures, headline, style, tables, traces
+from dlskip.report.page import render
 from dlskip.report.view import View
 
 
@@ -36,4 +37,4 @@ def build(params: Params, root: Path) -> None:
         traces.draw(views[0], reports / "figures")
     numbers = headline.metrics(views)
     (reports / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    (reports / "index.html").write_text(page.render(views, made, reports / "figures"), encoding="utf-8")
+    (reports / "index.html").write_text(render(views, made, reports / "figures"), encoding="utf-8")

@@ -116,11 +116,11 @@ def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype={"setting": str, "batch": str, "backbone": str})
     except FileNotFoundError as error:
         raise DlskipError("no such file", where=str(path), mend="dvc repro evaluate") from error
-    if list(frame.columns) != columns:
+    if set(frame.columns) != set(columns):
         raise DlskipError(
             f"columns {list(frame.columns)}, expected {columns}", where=str(path), mend="run its stage again"
         )
-    return frame
+    return frame[columns]
 
 
 def _json(path: Path, default: Any) -> Any:

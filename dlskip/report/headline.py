@@ -56,18 +56,20 @@ def sentences(view: View) -> list[str]:
             continue
         ours = view.one(h.ours, metric, tasks)
         if math.isnan(ours):
-            said.append(f"On {kind}, ours was not run.")
+            said.append(f"On the {kind} tasks ours was not run.")
             continue
         skipped = view.one(h.ours, "skip_ratio", tasks)
-        text = f"On {len(tasks)} {kind} task{'s'[: len(tasks) > 1]} ours skips {skipped:.0f} % of the layer "
+        text = (
+            f"On {len(tasks)} {kind} {'task' if len(tasks) == 1 else 'tasks'}, ours skips {skipped:.0f} % of the layer "
+        )
         text += f"applications and scores {ours:.1f} {name}"
         versus = [_versus(view, h.ours, VANILLA, metric, tasks, "the fine-tuned unskipped model")]
         versus.append(_versus(view, h.ours, h.random, metric, tasks, "random skipping at the same rate"))
         text += ": " + "; ".join(versus) + "."
         speed = view.one(h.ours, "speedup", tasks)
         if not math.isnan(speed):
-            text += f" Measured time at full depth / time with skipping, {batch_label(h.ours.batch)}: {speed:.2f}."
-            text += " It is slower, not faster." if speed < 1 else ""
+            text += f" Measured ({batch_label(h.ours.batch)}), full depth takes {speed:.2f} times as long"
+            text += "." if speed >= 1 else ": skipping is slower here, not faster."
         said.append(text)
     return said
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +15,19 @@ from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 INK, MUTED, RULE = "#1f2933", "#5f6b76", "#d5dbe1"
 OURS, RANDOM, VANILLA = "#0067a5", "#d55e00", "#1f2933"
 # ours at each batch rule: one hue, told apart by marker and depth of colour
-BATCH = {
+BATCH: dict[str, dict[str, Any]] = {
     "1": {"color": OURS, "marker": "o", "linestyle": "-"},
     "8": {"color": "#4a98c9", "marker": "s", "linestyle": "-"},
     "16": {"color": "#8fc1e0", "marker": "^", "linestyle": "-"},
     "per_sample": {"color": OURS, "marker": "o", "linestyle": ":", "markerfacecolor": "white", "markersize": 7.5},
 }
 SECOND = "#8a4f7d"  # another variant of training; never a method
+HALO = [withStroke(linewidth=2.5, foreground="white")]  # keeps words legible over lines
 HEAT = mpl.colors.LinearSegmentedColormap.from_list("skip", ["#f3f6f9", "#b9d5e8", "#4a98c9", "#0067a5", "#063a5f"])
 _CJK = (
     "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
@@ -60,9 +63,17 @@ def style(dpi: int) -> Iterator[None]:
         "axes.axisbelow": True, "lines.linewidth": 1.7, "lines.markersize": 5.5, "legend.frameon": False,
         "figure.dpi": dpi, "savefig.dpi": dpi, "figure.facecolor": "white", "svg.hashsalt": "dlskip",
         "svg.fonttype": "path", "figure.constrained_layout.use": True,
+        "figure.constrained_layout.h_pad": 0.09,
     }  # fmt: skip
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font without a bold cut is fine
     with plt.rc_context(settings):
         yield
+
+
+def panels(*shape: int, **options: Any) -> tuple[Figure, Any]:
+    """A figure and its axes, as ``pyplot.subplots`` gives them."""
+    figure, axes = plt.subplots(*shape, **options)
+    return figure, axes
 
 
 def save(figure: Figure, directory: Path, name: str) -> None:

@@ -50,9 +50,10 @@ class Table:
 
     def texts(self) -> list[list[str]]:
         """The cells as people read them."""
-        return [[self._text(cell) for cell in row] for row in self.rows]
+        return [[self._text(cell, column) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows]
 
-    def _text(self, cell: Any) -> str:
+    def _text(self, cell: Any, column: str) -> str:
+        digits = 2 if column.endswith(("speed-up", "ideal")) else self.digits
         if cell is None:
             return "–"
         if isinstance(cell, str):
@@ -63,8 +64,8 @@ class Table:
             text = f"{signed(cell.value)} [{signed(cell.low)}, {signed(cell.high)}]"
             return f"{text} not distinguishable" if cell.covers_zero else text
         if isinstance(cell, Spread):
-            return f"{cell.value:.{self.digits}f} ± {cell.std:.{self.digits}f}"
-        return f"{cell:.{self.digits}f}" if isinstance(cell, float) else str(cell)
+            return f"{cell.value:.{digits}f} ± {cell.std:.{digits}f}"
+        return f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
 
     def frame(self) -> pd.DataFrame:
         """The numbers themselves; spreads and intervals in columns of their own."""
@@ -152,7 +153,7 @@ def headline(views: Sequence[View]) -> Table:
         + f" Per task{_n(view, view.tasks)}." + missing_note(views),
         ["backbone", "method", "threshold", "NLU macro F1", "NLU vs vanilla", "NLU skipped %", "NLU speed-up", "BLEU",
          "BLEU vs vanilla", "MT skipped %", "MT speed-up"],
-        rows, 2,
+        rows,
     )  # fmt: skip
 
 
@@ -287,7 +288,7 @@ def speed(views: Sequence[View]) -> Table:
         "tasks. Layers run in % (counted); ideal = if a layer's time were all the time." + missing_note(views),
         ["backbone", "method", "batch", "threshold",
          *(f"{k} {c}" for k in ("NLU", "MT") for c in ("layers run %", "speed-up", "ideal"))],
-        rows, 2,
+        rows,
     )  # fmt: skip
 
 
@@ -323,5 +324,5 @@ def plot_data(view: View) -> dict[str, pd.DataFrame]:
         for r in [VANILLA, *points, *view.runs("random", "per_sample")]
     ]  # fmt: skip
     curves = view.curves[(view.curves["stage"] == "rl") & (view.curves["metric"] == "reward")]
-    reward = curves.groupby("step", as_index=False)["value"].mean().rename(columns={"value": "reward"})
+    reward = curves.groupby("step")["value"].mean().rename("reward").reset_index()
     return {"quality_points": pd.DataFrame(rows).dropna(), "rl_curve": reward}

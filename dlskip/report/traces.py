@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -56,7 +55,7 @@ def _line(
 
 def training(view: View) -> Figure:
     """Loss of every stage; then skip rates, reward and held-out cross entropy of the stages with a policy."""
-    figure, grid = plt.subplots(2, 5, figsize=(15.5, 5.9))
+    figure, grid = style.panels(2, 5, figsize=(15.5, 5.9))
     for axes, stage in zip(grid[0], STAGES, strict=True):
         metric, name = ("ce_reward", "cross entropy, sampled masks") if stage == "rl" else ("loss", "loss")
         axes.set_title(stage)
@@ -95,7 +94,7 @@ def training(view: View) -> Figure:
 
 def rl_sampling(view: View) -> Figure:
     """The paper's figure 4: RL with and without the sampling strategy (and any further variant)."""
-    figure, grid = plt.subplots(1, 3, figsize=(13, 3.9))
+    figure, grid = style.panels(1, 3, figsize=(13, 3.9))
     variants = list(view.found.params.ablations.variants)
     colours = [style.OURS, style.SECOND, style.RANDOM, style.MUTED, style.INK]
     panels = (("loss", "Policy-gradient loss"), ("reward", "Reward"), ("skip_sampled", "Sampled share skipped"))
@@ -125,7 +124,7 @@ def token_depth(view: View) -> Figure:
     """Which layers ran for each token of one sentence; above, how many."""
     traces = headline_traces(view)
     if not traces:
-        figure, axes = plt.subplots(figsize=(9, 3))
+        figure, axes = style.panels(figsize=(9, 3))
         axes.set_title("Layers run per token")
         style.blank(axes, "not run")
         return figure
@@ -133,10 +132,10 @@ def token_depth(view: View) -> Figure:
     trace = max(clean or traces, key=lambda t: (len(t["tokens"]) <= 26, len(t["tokens"])))
     ran = np.array(trace["ran"], dtype=float).T  # (layers, tokens)
     layers, tokens = ran.shape
-    figure, axes = plt.subplots(figsize=(min(15, 2.4 + 0.46 * tokens), 0.135 * layers + 2.1))
+    figure, axes = style.panels(figsize=(min(15, 2.4 + 0.46 * tokens), 0.135 * layers + 2.1))
     axes.pcolormesh(
-        np.arange(tokens + 1) - 0.5, np.arange(layers + 1) - 0.5, ran, cmap=ListedColormap(["#e6ebf0", style.OURS]), vmin=0, vmax=1,
-        edgecolor="white", linewidth=0.7,
+        np.arange(tokens + 1) - 0.5, np.arange(layers + 1) - 0.5, ran,
+        cmap=ListedColormap(["#e6ebf0", style.OURS]), vmin=0, vmax=1, edgecolor="white", linewidth=0.7,
     )  # fmt: skip
     labels = [style.escaped(t.strip().replace(LOST, "·")) or "␣" for t in trace["tokens"]]
     axes.set_xticks(range(tokens), labels, rotation=50, ha="right", rotation_mode="anchor", color=style.INK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ class View:
         self.curves = found.curves[found.curves["backbone"] == backbone]
         skips = rows.drop_duplicates(["method", "seed", "setting", "batch", "task"])
         skips = skips.assign(metric="skip_ratio", value=skips["skip_ratio"])
-        self.n: dict[str, int] = rows.groupby("task")["n"].max().to_dict()
+        self.n = {str(task): int(n) for task, n in rows.groupby("task")["n"].max().items()}
         keys = ["method", "setting", "batch", "metric"]
         self._tables = {
             key: part.pivot_table(index="seed", columns="task", values="value") * SCALE.get(str(key[-1]), 1.0)
@@ -77,7 +78,8 @@ class View:
             return pd.Series(dtype=float)
         values = table.reindex(columns=list(tasks))
         if metric == "speedup":
-            return np.exp(np.log(values).mean(axis=1, skipna=False)).dropna()
+            values = values.map(math.log)
+            return values.mean(axis=1, skipna=False).dropna().map(math.exp)
         return values.mean(axis=1, skipna=False).dropna()
 
     def one(self, run: Run, metric: str, tasks: Sequence[str]) -> float:
