@@ -16,6 +16,7 @@ from dlskip.data.tasks import TASKS
 from dlskip.errors import DlskipError
 from dlskip.metrics import mt_metrics, nlu_metrics
 from dlskip.report import collect, headline, stats, style, tables
+from dlskip.report.table import NOT_RUN
 from dlskip.report.view import VANILLA, View
 
 LAYERS = 12
@@ -32,6 +33,7 @@ def parameters(**grid: Any) -> config.Params:
     data = config.read_yaml(REPO / "recipes" / "embedded.yaml")
     data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
     data["grid"] = {"backbones": ["smollm2"], "seeds": [0], "methods": ["vanilla", "ours"]} | grid
+    data["backbones"]["other"] = {"source": "tiny-llama"}
     data["figures"] = {"dpi": 70}
     return config.validate(data)
 
@@ -293,7 +295,7 @@ def test_missing_cells_are_shown_as_not_run(tmp_path):
     report.build(params, tmp_path)
     reports = tmp_path / "reports"
     for table in ("headline", "nlu", "mt", "settings", "speed"):
-        assert tables.NOT_RUN in (reports / "tables" / f"{table}.csv").read_text()
+        assert NOT_RUN in (reports / "tables" / f"{table}.csv").read_text()
         assert "Not run: evaluations/ours/smollm2-0" in (reports / "tables" / f"{table}.md").read_text()
     assert "ours was not run" in (reports / "index.html").read_text()
     assert "ours" not in json.loads((reports / "metrics.json").read_text())
@@ -301,16 +303,26 @@ def test_missing_cells_are_shown_as_not_run(tmp_path):
 
 def test_nothing_on_disk_still_gives_a_report(tmp_path):
     report.build(parameters(), tmp_path)
-    assert tables.NOT_RUN in (tmp_path / "reports" / "tables" / "headline.md").read_text()
+    assert NOT_RUN in (tmp_path / "reports" / "tables" / "headline.md").read_text()
 
 
-def test_seeds_and_backbones_have_spread_and_rows(tmp_path):
+def test_seeds_have_spread(tmp_path):
     params = parameters(seeds=[0, 1])
     write_world(tmp_path, params, n=12)
     view = View(collect.collect(params, tmp_path), "smollm2")
     frame = tables.nlu([view]).frame()
     assert "Entailment AVG std" in frame.columns
     assert "±" in tables.nlu([view]).markdown()
+
+
+def test_every_backbone_has_its_rows_and_numbers(tmp_path):
+    params = parameters(backbones=["smollm2", "other"])
+    write_world(tmp_path, params, n=12)
+    report.build(params, tmp_path)
+    reports = tmp_path / "reports"
+    assert set(pd.read_csv(reports / "tables" / "nlu.csv")["backbone"]) == {"smollm2", "other"}
+    assert "nlu_f1" in json.loads((reports / "metrics.json").read_text())["other"]["ours"]
+    assert Page((reports / "index.html").read_text()).open == []
 
 
 def test_paper_numbers_only_beside_its_own_tasks(built):
@@ -331,6 +343,14 @@ def test_bootstrap_scores_equal_the_evaluations(built):
             )
     same = view.bootstrap.difference(VANILLA, VANILLA, view.nlu)
     assert same == (0, 0, 0) and same.covers_zero
+
+
+def test_bleu_of_draws_handles_empty_output():
+    weights = np.array([[1.0, 1.0], [2.0, 0.0]])
+    words = "a small dog runs home"
+    assert stats.bleu(["", words], [words, words], "en", weights) == pytest.approx(
+        [mt_metrics(["", words], [words, words], "en")[0]["bleu"], 0.0]
+    )
 
 
 def test_words_follow_the_numbers():

@@ -47,7 +47,8 @@ def headline(view: View) -> Figure:
     style.note(
         figure,
         f"{view.backbone}; {n} test examples per task, {seeds} {'seed' if seeds == 1 else 'seeds'}; "
-        "whiskers and band: 95 % bootstrap over examples; random = chance masks at ours' measured rate, same weights",
+        "t: threshold; whiskers and band: 95 % bootstrap over examples; "
+        "random = chance masks at ours' measured rate, same weights",
     )
     return figure
 

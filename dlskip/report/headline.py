@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlskip.report.stats import Estimate, Run
-from dlskip.report.tables import signed
+from dlskip.report.table import signed
 from dlskip.report.view import MIN_SKIP, VANILLA, View, batch_label
 
 REPORTS = Path("reports")

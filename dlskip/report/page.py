@@ -14,7 +14,7 @@ from markupsafe import Markup
 from dlskip import __version__
 from dlskip.data.tasks import TASKS
 from dlskip.report import headline
-from dlskip.report.tables import Table
+from dlskip.report.table import Table
 from dlskip.report.traces import LOST, headline_traces
 from dlskip.report.view import View, batch_label, short
 

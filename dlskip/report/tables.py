@@ -6,117 +6,30 @@ A number that was not run reads "not run" everywhere; one that does not apply is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dlskip.config import read_yaml
-from dlskip.report.stats import Estimate, Run
+from dlskip.report.stats import Run
+from dlskip.report.table import NOT_RUN, Spread, Table, spread
 from dlskip.report.view import VANILLA, View, batch_label, short
 
-NOT_RUN = "not run"
 PAPER = read_yaml(Path(__file__).with_name("paper.yaml"))
-
-
-class Spread(NamedTuple):
-    """Mean and standard deviation over seeds."""
-
-    value: float
-    std: float
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Args:
-        name: File name without suffix.
-        title: What it shows.
-        note: What a reader must know to read it: units, n, how it is averaged.
-        columns: Column heads.
-        rows: Cells: text, a number, ``Spread``, ``Estimate`` (a difference), NaN = not run, None = does not apply.
-        digits: Decimals shown; CSV keeps six.
-    """
-
-    name: str
-    title: str
-    note: str
-    columns: list[str]
-    rows: list[list[Any]]
-    digits: int = 1
-
-    def texts(self) -> list[list[str]]:
-        """The cells as people read them."""
-        return [[self._text(cell, column) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows]
-
-    def _text(self, cell: Any, column: str) -> str:
-        digits = 2 if column.endswith(("speed-up", "ideal")) else self.digits
-        if cell is None:
-            return "–"
-        if isinstance(cell, str):
-            return cell
-        if np.isnan(cell.value if isinstance(cell, Spread | Estimate) else cell):
-            return NOT_RUN
-        if isinstance(cell, Estimate):
-            text = f"{signed(cell.value)} [{signed(cell.low)}, {signed(cell.high)}]"
-            return f"{text} not distinguishable" if cell.covers_zero else text
-        if isinstance(cell, Spread):
-            return f"{cell.value:.{digits}f} ± {cell.std:.{digits}f}"
-        return f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
-
-    def frame(self) -> pd.DataFrame:
-        """The numbers themselves; spreads and intervals in columns of their own."""
-        records = []
-        for row in self.rows:
-            record: dict[str, Any] = {}
-            for column, cell in zip(self.columns, row, strict=True):
-                if isinstance(cell, Spread):
-                    record |= {column: cell.value, f"{column} std": cell.std}
-                elif isinstance(cell, Estimate):
-                    record |= {column: cell.value, f"{column} low": cell.low, f"{column} high": cell.high}
-                else:
-                    record[column] = cell
-                if isinstance(record[column], float):
-                    record[column] = NOT_RUN if np.isnan(record[column]) else round(record[column], 6)
-            records.append(record)
-        return pd.DataFrame(records)
-
-    def markdown(self) -> str:
-        """A Markdown table with title and note."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.texts()]
-        body = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
-        return f"**{self.title}**\n\n{body}\n\n{self.note}\n"
-
-    def write(self, directory: Path) -> None:
-        """Writes ``<name>.csv`` and ``<name>.md``."""
-        directory.mkdir(parents=True, exist_ok=True)
-        self.frame().to_csv(directory / f"{self.name}.csv", index=False, float_format="%.6f")
-        (directory / f"{self.name}.md").write_text(self.markdown(), encoding="utf-8")
-
-
-def signed(value: float) -> str:
-    """A difference with its sign: ``+1.2``, ``−0.4``."""
-    return f"{value:+.1f}".replace("-", "−")
-
-
-def spread(values: pd.Series) -> float | Spread:
-    """Mean over seeds; with its spread where there is more than one."""
-    mean = float(values.mean())
-    return Spread(mean, float(values.std())) if len(values) > 1 else mean
 
 
 def build(views: Sequence[View]) -> list[Table]:
     """All tables over all backbones."""
     makers = (headline, nlu, mt, settings, variance, speed, glue_metrics)
-    return [maker(views) for maker in makers if maker not in (nlu, glue_metrics) or views[0].nlu]
+    needs = {nlu: views[0].nlu, glue_metrics: views[0].nlu, mt: views[0].mt}
+    return [maker(views) for maker in makers if needs.get(maker, True)]
 
 
 def missing_note(views: Sequence[View]) -> str:
-    """Names the cells of the grid that are not on disk."""
-    missing = views[0].found.missing
+    """Names the evaluations of the grid that are not on disk."""
+    missing = [cell for cell in views[0].found.missing if cell.startswith("evaluations")]
     return f" Not run: {', '.join(missing)}." if missing else ""
 
 
@@ -131,7 +44,7 @@ def headline(views: Sequence[View]) -> Table:
         h = view.headline
         named = [("vanilla", VANILLA), ("ours, nothing skipped", h.full), ("ours", h.ours), ("random", h.random)]
         for name, run in named:
-            row: list[Any] = [view.backbone, name, "–" if run.setting == "full" else run.setting]
+            row: list[Any] = [view.backbone, name, None if run.setting == "full" else run.setting]
             for tasks, metric in ((view.nlu, "f1_macro"), (view.mt, "bleu")):
                 if tasks:
                     delta = None if run == VANILLA else view.bootstrap.difference(run, VANILLA, tasks)
@@ -232,7 +145,8 @@ def settings(views: Sequence[View]) -> Table:
         runs = [VANILLA, *(Run("ours", "full", b) for b in view.batches)]
         runs += [r for b in view.batches for r in view.runs("ours", b)] + view.runs("random", "per_sample")
         for run in runs:
-            row: list[Any] = [view.backbone, run.method, batch_label(run.batch), run.setting]
+            setting = None if run.setting == "full" else run.setting
+            row: list[Any] = [view.backbone, run.method, batch_label(run.batch), setting]
             for task in tasks:
                 row += [spread(view.over(run, view.quality(task), [task])), view.one(run, "skip_ratio", [task])]
             rows.append(row)

@@ -120,6 +120,10 @@ def headline_traces(view: View) -> list[dict[str, Any]]:
     return [t for t in view.found.traces.get(view.backbone, []) if t["setting"] == wanted and len(t["tokens"]) > 1]
 
 
+def _readable(tokens: list[str]) -> bool:
+    return LOST not in "".join(tokens) and style.drawable("".join(tokens))
+
+
 def token_depth(view: View) -> Figure:
     """Which layers ran for each token of one sentence; above, how many."""
     traces = headline_traces(view)
@@ -128,8 +132,8 @@ def token_depth(view: View) -> Figure:
         axes.set_title("Layers run per token")
         style.blank(axes, "not run")
         return figure
-    clean = [t for t in traces if not any(LOST in token for token in t["tokens"])]
-    trace = max(clean or traces, key=lambda t: (len(t["tokens"]) <= 26, len(t["tokens"])))
+    # one whose tokens can all be shown, and long, if it fits
+    trace = max(traces, key=lambda t: (_readable(t["tokens"]), len(t["tokens"]) <= 26, len(t["tokens"])))
     ran = np.array(trace["ran"], dtype=float).T  # (layers, tokens)
     layers, tokens = ran.shape
     figure, axes = style.panels(figsize=(min(15, 2.4 + 0.46 * tokens), 0.135 * layers + 2.1))
