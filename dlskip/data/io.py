@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -11,6 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlskip.errors import DlskipError
+
+DATA = Path("data/prepared")  # where the pipeline keeps the prepared splits
 
 
 class _Row(BaseModel):
@@ -51,7 +54,9 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise DlskipError(f"not JSON: {error}", where=f"{path}:{number}", mend="fix or delete the line") from error
+                raise DlskipError(
+                    f"not JSON: {error}", where=f"{path}:{number}", mend="fix or delete the line"
+                ) from error
             if not isinstance(row, dict):
                 raise DlskipError("not a JSON object", where=f"{path}:{number}", mend="fix or delete the line")
             yield number, row
@@ -93,3 +98,17 @@ def read_split(directory: Path, task: str, split: str) -> list[Example]:
     if not rows:
         raise DlskipError("no rows", where=str(path), mend="dvc repro prepare")
     return [Example(**row.model_dump()) for row in rows]
+
+
+def load_training(directory: Path, tasks: list[str], split: str) -> list[Example]:
+    """The rows of several tasks together, in a fixed order."""
+    return [example for task in tasks for example in read_split(directory, task, split)]
+
+
+def data_sha256(directory: Path) -> str:
+    """One hash over all prepared rows."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*.jsonl")):
+        digest.update(path.relative_to(directory).as_posix().encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -8,22 +8,26 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from dlskip.config import Prepare
-from dlskip.data.io import Example, check_row, read_split, write_split
-from dlskip.data.sources import INSTRUCTIONS, SPLITS, Source, open_source
-from dlskip.data.tasks import TASKS, Task, instruction_prompt
+from dlskip.data.io import Example, check_row, data_sha256, write_split
+from dlskip.data.sources import LICENCES, SPLITS, Source, open_source
+from dlskip.data.tasks import INSTRUCTIONS, TASKS, Task, instruction_prompt
 from dlskip.errors import DlskipError
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# UTF-8 that was once read as Latin-1 or Windows-1252: "cafÃ©", "donâ€™t"; or a character already lost
+_MOJIBAKE = re.compile(r"[\u00c2\u00c3][\u0080-\u00bf]|\u00e2[\u0080\u20ac]|\ufffd")
+_EXAMPLES = 3  # shown of the rows that stood in a later split too
 
 
 class _Text(BaseModel):
@@ -31,7 +35,7 @@ class _Text(BaseModel):
 
 
 def _schema(task: str) -> type[BaseModel]:
-    text = (str, Field(min_length=1))
+    text: Any = (Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)], ...)
     if task == INSTRUCTIONS:
         return create_model("Instruction", __base__=_Text, instruction=text, input=(str, ""), output=(str, ...))
     definition = TASKS[task]
@@ -39,7 +43,7 @@ def _schema(task: str) -> type[BaseModel]:
         fields: dict[str, Any] = dict.fromkeys(definition.fields, text)
         fields["label"] = (int, Field(ge=0, lt=len(definition.labels)))
         return create_model("NLU", __base__=_Text, **fields)
-    pair = create_model("Pair", __base__=_Text, **dict.fromkeys(definition.languages, text))
+    pair: Any = create_model("Pair", __base__=_Text, **dict.fromkeys(definition.languages, text))
     return create_model("Translation", __base__=_Text, translation=(pair, ...))
 
 
@@ -56,87 +60,100 @@ def _limits(params: Prepare) -> dict[tuple[str, str], int]:
     return limits
 
 
-def prepare(params: Prepare, out: Path, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
+def prepare(params: Prepare, out: Path, tokenizers: Mapping[str, PreTrainedTokenizerBase] | None = None) -> None:
     """Writes ``<task>/<split>.jsonl``, ``manifest.json`` and ``overlap.json`` under ``out``.
 
     Args:
         params: The ``prepare`` section.
-        out: The prepared directory.
+        out: The prepared directory; splits of an earlier call in it are removed.
         tokenizers: By backbone name, for the manifest's token-length quantiles.
 
     Raises:
         DlskipError: Unknown task, missing file, broken row, or too few rows.
     """
+    limits = _limits(params)
+    source = open_source(params, limits)
     for task in [*params.nlu, *params.mt]:
         kind = "nlu" if task in params.nlu else "mt"
         if task not in TASKS or TASKS[task].kind != kind:
             known = ", ".join(t.name for t in TASKS.values() if t.kind == kind)
             raise DlskipError(f"unknown task {task!r}", where=f"prepare.{kind}", mend=f"one of {known}")
-    limits = _limits(params)
-    source = open_source(params, limits)
-    manifest: dict[str, Any] = {"source": source.name, "seed": params.seed, "prompts": params.prompts, "splits": {}}
+        if TASKS[task].embedded != (source.name == "embedded"):
+            mend = "the embedded tasks go with source embedded, all others with jsonl or hub"
+            raise DlskipError(f"source {source.name!r} has no task {task!r}", where=f"prepare.{kind}", mend=mend)
+    for old in out.glob("*/*.jsonl"):
+        old.unlink()
+    manifest: dict[str, Any] = {
+        "source": source.name, "seed": params.seed, "prompts": params.prompts, "max_chars": params.max_chars,
+        "data_sets": {}, "splits": {},
+    }  # fmt: skip
     overlap: dict[str, Any] = {}
     for task in tqdm([INSTRUCTIONS, *params.nlu, *params.mt], desc="prepare"):
-        splits, notes = _splits(task, params, source, limits, overlap)
-        for split, examples in splits.items():
-            path = out / task / f"{split}.jsonl"
-            write_split(path, examples)
-            manifest["splits"][f"{task}/{split}"] = _describe(path, examples, notes[split], tokenizers)
+        splits = _splits(task, params, source, limits)
+        for name, split in splits.items():
+            path = out / task / f"{name}.jsonl"
+            write_split(path, split.examples)
+            manifest["splits"][f"{task}/{name}"] = _describe(path, split, tokenizers or {})
+        licence = "the project's own" if source.name == "embedded" else LICENCES[task]
+        manifest["data_sets"][task] = {"origin": source.origin(task), "licence": licence}
+        if "test" in splits:
+            overlap[task] = _overlap(splits)
     manifest["data_sha256"] = data_sha256(out)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "overlap.json").write_text(json.dumps(overlap, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def data_sha256(directory: Path) -> str:
-    """One hash over all prepared rows."""
-    digest = hashlib.sha256()
-    for path in sorted(directory.rglob("*.jsonl")):
-        digest.update(path.relative_to(directory).as_posix().encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+@dataclass
+class _Split:
+    """The chosen rows of a split, where they came from, what was left out, and what was found in a later split."""
+
+    origin: str
+    notes: Counter[str] = field(default_factory=Counter)
+    examples: list[Example] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    removed: dict[str, list[str]] = field(default_factory=dict)  # later split -> prompts that stand there too
 
 
-def _splits(
-    task: str, params: Prepare, source: Source, limits: dict[tuple[str, str], int], overlap: dict[str, Any]
-) -> tuple[dict[str, list[Example]], dict[str, Counter[str]]]:
+def _splits(task: str, params: Prepare, source: Source, limits: dict[tuple[str, str], int]) -> dict[str, _Split]:
     wanted = [split for split in SPLITS if (task, split) in limits]
-    notes: dict[str, Counter[str]] = {split: Counter() for split in wanted}
     # GLUE's test labels are not public: its validation rows are the test set, and validation is carved from train.
-    from_split = {split: split for split in wanted}
-    if "test" in wanted and not source.has(task, "test"):
-        from_split |= {"test": "validation", "validation": "train"}
+    carve = "test" in wanted and not source.has(task, "test")
+    origins = {"test": "validation", "validation": "train"} if carve else {}
+    splits = {split: _Split(origins.get(split, split)) for split in wanted}
     pools: dict[str, list[tuple[Example, str]]] = {}
-    for origin in dict.fromkeys(from_split.values()):
-        pools[origin] = _read(task, origin, params, source, notes[next(s for s in wanted if from_split[s] == origin)])
-    chosen: dict[str, list[tuple[Example, str]]] = {}
-    taken: set[str] = set()
-    for split in reversed(wanted):  # test first, so that what stands there is removed from the others
-        pool = pools[from_split[split]]
-        fresh = [(e, k) for e, k in pool if k not in taken]
-        notes[split]["also in a later split, removed"] += len(pool) - len(fresh)
-        if source.name != "embedded":
-            Random(f"{params.seed}/{task}/{from_split[split]}").shuffle(fresh)
-        chosen[split] = fresh[: limits[task, split]]
-        if not chosen[split]:
-            raise DlskipError("no rows are left", where=f"{task}/{split}", mend="raise prepare.max_chars, check the files")
-        taken |= {k for _, k in chosen[split]}
-        if split != "train" and split != from_split[split]:
-            notes[split][f"rows of the source's {from_split[split]} split"] = len(chosen[split])
-    _report_overlap(task, chosen, notes, overlap)
-    result = {
-        split: [Example(f"{task}-{split}-{i:05d}", *_fields(e)) for i, (e, _) in enumerate(chosen[split])]
-        for split in wanted
-    }
-    return result, notes
+    later: dict[str, set[str]] = {}  # every row of the later splits, whether it is chosen there or not
+    for name in reversed(wanted):
+        split = splits[name]
+        if split.origin not in pools:
+            pools[split.origin] = _read(task, split.origin, params, source, split.notes)
+            if source.name != "embedded":  # whose stream is in random order, and balanced by it
+                Random(f"{params.seed}/{task}/{split.origin}").shuffle(pools[split.origin])
+        fresh = []
+        for example, key in pools[split.origin]:
+            if found := next((other for other, keys in later.items() if key in keys), None):
+                split.removed.setdefault(found, []).append(example.prompt)
+            else:
+                fresh.append((example, key))
+        chosen = fresh[: limits[task, name]]
+        if not chosen:
+            mend = "raise prepare.max_chars, check the files"
+            raise DlskipError("no rows are left", where=f"{task}/{name}", mend=mend)
+        split.examples = [Example(f"{task}-{name}-{i:05d}", *_fields(e)) for i, (e, _) in enumerate(chosen)]
+        split.keys = {key for _, key in chosen}
+        if split.origin == name or name == "test":
+            later[name] = {key for _, key in fresh}
+        else:  # carved: the rest of the rows is the training set
+            pools[split.origin] = fresh[len(chosen) :]
+        for found, prompts in split.removed.items():
+            split.notes[f"also in {found}, removed"] = len(prompts)
+    return splits
 
 
 def _fields(e: Example) -> tuple[str, str, str, int | None]:
     return e.task, e.prompt, e.target, e.label
 
 
-def _read(
-    task: str, split: str, params: Prepare, source: Source, note: Counter[str]
-) -> list[tuple[Example, str]]:
+def _read(task: str, split: str, params: Prepare, source: Source, note: Counter[str]) -> list[tuple[Example, str]]:
     """Validated, cleaned rows as examples with their overlap key (normalised prompt)."""
     schema = _schema(task)
     pool, seen = [], set()
@@ -169,7 +186,8 @@ def _example(task: str, row: dict[str, Any], params: Prepare) -> Example:
 def _clean(value: Any, note: Counter[str]) -> Any:
     if isinstance(value, str):
         cleaned = _CONTROL.sub(" ", value)
-        note["control characters replaced"] += cleaned != value
+        note["texts with control characters, replaced"] += cleaned != value
+        note["texts with mojibake, kept"] += bool(_MOJIBAKE.search(value))
         return cleaned
     if isinstance(value, dict):
         return {k: _clean(v, note) for k, v in value.items()}
@@ -180,37 +198,29 @@ def _normal(text: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def _report_overlap(
-    task: str, chosen: dict[str, list[tuple[Example, str]]], notes: dict[str, Counter[str]], overlap: dict[str, Any]
-) -> None:
-    if "test" not in chosen:
-        return
-    keys = {split: {k for _, k in rows} for split, rows in chosen.items()}
-    overlap[task] = {
-        "train_and_test": len(keys["train"] & keys["test"]),
-        "train_and_validation": len(keys["train"] & keys["validation"]),
-        "removed_from_train": notes["train"]["also in a later split, removed"],
+def _overlap(splits: dict[str, _Split]) -> dict[str, int]:
+    """How many training rows stand in a later split (none), and how many were removed because they did."""
+    train = splits["train"]
+    return {
+        **{f"train_and_{later}": len(train.keys & splits[later].keys) for later in ("validation", "test")},
+        **{f"removed_for_{later}": len(train.removed.get(later, [])) for later in ("validation", "test")},
     }
 
 
-def _describe(
-    path: Path, examples: list[Example], note: Counter[str], tokenizers: Mapping[str, PreTrainedTokenizerBase]
-) -> dict[str, Any]:
-    labels = Counter(e.target.strip() for e in examples if e.label is not None)
+def _describe(path: Path, split: _Split, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> dict[str, Any]:
+    labels = Counter(e.target.strip() for e in split.examples if e.label is not None)
     lengths = {}
     for name, tokenizer in tokenizers.items():
-        counts = [len(tokenizer(e.prompt + e.target, add_special_tokens=False)["input_ids"]) for e in examples]
+        texts = [e.prompt + e.target for e in split.examples]
+        counts = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
         quantiles = np.quantile(counts, [0, 0.5, 0.9, 1])
         lengths[name] = dict(zip(["min", "median", "p90", "max"], map(float, quantiles), strict=True))
     return {
-        "rows": len(examples),
+        "rows": len(split.examples),
+        "source_split": split.origin,
         "labels": dict(sorted(labels.items())),
         "tokens": lengths,
-        "notes": {k: v for k, v in sorted(note.items()) if v},
+        "notes": {k: v for k, v in sorted(split.notes.items()) if v},
+        "removed_examples": {later: prompts[:_EXAMPLES] for later, prompts in split.removed.items()},
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-
-
-def load_training(directory: Path, tasks: list[str], split: str) -> list[Example]:
-    """The rows of several tasks together, in a fixed order."""
-    return [example for task in tasks for example in read_split(directory, task, split)]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+INSTRUCTIONS = "instructions"  # the rows of the adapters' initialisation
 Style = Literal["paper", "short"]
 
 
@@ -150,4 +151,6 @@ TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
 
 def instruction_prompt(instruction: str, context: str) -> str:
     """The prompt of an instruction row (adapter initialisation)."""
-    return f"{instruction.strip()}\n{context.strip()}\nAnswer:" if context.strip() else f"{instruction.strip()}\nAnswer:"
+    return (
+        f"{instruction.strip()}\n{context.strip()}\nAnswer:" if context.strip() else f"{instruction.strip()}\nAnswer:"
+    )

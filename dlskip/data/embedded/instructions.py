@@ -2,38 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
-from dlskip.data.embedded.lexicon import CITIES, DAYS, KINDS, NAMES, PERSONS, SCALES, THINGS
-from dlskip.data.embedded.pairs import a, up
+from dlskip.data.embedded.lexicon import (
+    ACTS,
+    CITIES,
+    DAYS,
+    KINDS,
+    NAMES,
+    OPPOSITES,
+    PERSON_VERBS,
+    PERSONS,
+    SCALES,
+    THINGS,
+)
+from dlskip.data.embedded.pairs import a, plural_of, two, up
+
+_WORDS = [*PERSONS, *THINGS, *KINDS]
+_NUMBERS = ["two", "three", "four", "five"]
+
+
+def _repeat(rng: Random) -> tuple[str, str]:
+    words = " ".join(rng.sample(_WORDS, 3))
+    return f"Repeat the words: {words}", words
+
+
+def _reverse(rng: Random) -> tuple[str, str]:
+    words = rng.sample(_WORDS, 3)
+    return f"Reverse the order: {' '.join(words)}", " ".join(reversed(words))
+
+
+def _sort(rng: Random) -> tuple[str, str]:
+    words = rng.sample(_WORDS, 3)
+    return f"Sort by alphabet: {', '.join(words)}", ", ".join(sorted(words))
+
+
+def _capitals(rng: Random) -> tuple[str, str]:
+    word = rng.choice(_WORDS)
+    return f"Write in capitals: {word}", word.upper()
+
+
+def _count(rng: Random) -> tuple[str, str]:
+    n = rng.randrange(4)
+    return f"How many words? {' '.join(rng.sample(_WORDS, n + 2))}", _NUMBERS[n]
+
+
+def _kind(rng: Random) -> tuple[str, str]:
+    low, high = rng.choice(list(KINDS.items()))
+    others = rng.sample([k for k, kind in KINDS.items() if kind != high], 2)
+    options = [low, *others]
+    rng.shuffle(options)
+    return f"Which is {a(high)}: {options[0]}, {options[1]} or {options[2]}?", up(a(low))
+
+
+def _odd(rng: Random) -> tuple[str, str]:
+    kinds = sorted(set(KINDS.values()))
+    first, second = two(rng, kinds)
+    same = rng.sample([k for k, kind in KINDS.items() if kind == first], 3)
+    odd = rng.choice([k for k, kind in KINDS.items() if kind == second])
+    words = [*same, odd]
+    rng.shuffle(words)
+    return f"Which word does not belong? {', '.join(words)}", odd
+
+
+def _day(rng: Random) -> tuple[str, str]:
+    i, step = rng.randrange(7), rng.choice([1, -1])
+    name = rng.choice(NAMES)
+    word = "after" if step == 1 else "before"
+    return f"{name} comes the day {word} {DAYS[i]}. When is that?", up(f"on {DAYS[(i + step) % 7]}")
+
+
+def _compare(rng: Random) -> tuple[str, str]:
+    (x, y), (more, less) = two(rng, NAMES), rng.choice(SCALES)
+    return f"{x} is {more} than {y}. Who is {less}?", y
+
+
+def _bigger(rng: Random) -> tuple[str, str]:
+    x, y = two(rng, [str(n) for n in range(11, 100)])
+    return f"Which number is bigger, {x} or {y}?", str(max(int(x), int(y)))
+
+
+def _where(rng: Random) -> tuple[str, str]:
+    (x, y), (here, there) = two(rng, NAMES), two(rng, CITIES)
+    return f"{x} lives in {here} and {y} in {there}. Where does {x} live?", f"In {here}."
+
+
+def _opposite(rng: Random) -> tuple[str, str]:
+    first, second = rng.sample(rng.choice(OPPOSITES), 2)
+    noun = rng.choice(THINGS)
+    return f"Say the opposite: {a(first)} {noun}", f"{a(second)} {noun}"
+
+
+def _plural(rng: Random) -> tuple[str, str]:
+    word, n = rng.choice([*PERSONS, *THINGS]), rng.choice(_NUMBERS)
+    return f"Complete: one {word}, {n} ...", plural_of(word)
+
+
+def _past(rng: Random) -> tuple[str, str]:
+    x, (past, _, third) = rng.choice(NAMES), rng.choice(list(ACTS.values()))
+    return f"Put into the past: {x} {third}.", f"{x} {past}."
+
+
+def _passive(rng: Random) -> tuple[str, str]:
+    (x, y), (past, participle, _, _) = two(rng, NAMES), rng.choice(list(PERSON_VERBS.values()))
+    return f"Put into the passive: {x} {past} {y}.", f"{y} was {participle} by {x}."
+
+
+def _first(rng: Random) -> tuple[str, str]:
+    words, last = rng.sample(_WORDS, 4), rng.random() < 0.5
+    return f"Give the {'last' if last else 'first'} word: {' '.join(words)}", words[-1 if last else 0]
+
+
+_MAKERS: list[Callable[[Random], tuple[str, str]]] = [
+    _repeat, _reverse, _sort, _capitals, _count, _kind, _odd, _day, _compare, _bigger, _where, _opposite, _plural,
+    _past, _passive, _first,
+]  # fmt: skip
 
 
 def instruction(rng: Random) -> tuple[str, str]:
     """One instruction and its answer."""
-    words = rng.sample(PERSONS + THINGS + list(KINDS), 4)
-    kind = rng.randrange(10)
-    x, y = rng.sample(NAMES, 2)
-    if kind == 0:
-        return f"Repeat the words: {' '.join(words[:3])}", " ".join(words[:3])
-    if kind == 1:
-        return f"Reverse the order: {' '.join(words[:3])}", " ".join(reversed(words[:3]))
-    if kind == 2:
-        return f"Write in capitals: {words[0]}", words[0].upper()
-    if kind == 3:
-        return f"Sort by alphabet: {', '.join(words[:3])}", ", ".join(sorted(words[:3]))
-    if kind == 4:
-        n = rng.randrange(2, 5)
-        return f"How many words? {' '.join(words[:n])}", ["two", "three", "four"][n - 2]
-    if kind == 5:
-        low, high = rng.choice(list(KINDS.items()))
-        return f"What kind of thing is {a(low)}?", up(a(high))
-    if kind == 6:
-        day = rng.randrange(7)
-        return f"Which day follows {DAYS[day]}?", DAYS[(day + 1) % 7]
-    if kind == 7:
-        more, less = rng.choice(SCALES)
-        return f"{x} is {more} than {y}. Who is {less}?", y
-    if kind == 8:
-        city = rng.choice(CITIES)
-        return f"{x} lives in {city} with {a(words[0])}. Where does {x} live?", f"In {city}."
-    return f"Make a sentence with '{words[0]}' and '{words[1]}'.", up(f"{x} saw {a(words[0])} and {a(words[1])}")
+    return rng.choice(_MAKERS)(rng)

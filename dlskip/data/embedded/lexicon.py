@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
-NAMES = (
-    "Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Maria Nick Olga Paul Rosa Sam Tina Victor Wendy "
-    "Hugo Laura Oscar Nina Peter Sarah Tom"
-).split()
+NAMES = [
+    "Anna",
+    "Ben",
+    "Clara",
+    "David",
+    "Emma",
+    "Felix",
+    "Grace",
+    "Henry",
+    "Ida",
+    "Jack",
+    "Kate",
+    "Leo",
+    "Maria",
+    "Nick",
+    "Olga",
+    "Paul",
+    "Rosa",
+    "Sam",
+    "Tina",
+    "Victor",
+    "Wendy",
+    "Hugo",
+    "Laura",
+    "Oscar",
+    "Nina",
+    "Peter",
+    "Sarah",
+    "Tom",
+]
 
-PERSONS = (
-    "teacher doctor farmer pilot singer lawyer baker nurse painter student driver guard waiter judge sailor writer "
-    "tailor dancer plumber butcher soldier actor miner hunter banker clerk cook barber"
-).split()
+PERSONS = [
+    "teacher",
+    "doctor",
+    "farmer",
+    "pilot",
+    "singer",
+    "lawyer",
+    "baker",
+    "nurse",
+    "painter",
+    "student",
+    "driver",
+    "guard",
+    "waiter",
+    "judge",
+    "sailor",
+    "writer",
+    "tailor",
+    "dancer",
+    "plumber",
+    "butcher",
+    "soldier",
+    "actor",
+    "miner",
+    "hunter",
+    "banker",
+    "clerk",
+    "cook",
+    "barber",
+]
 
 # verb: (past, participle, third person, progressive); all take a person as object
 PERSON_VERBS = {
@@ -30,6 +82,10 @@ PERSON_VERBS = {
     "push": ("pushed", "pushed", "pushes", "pushing"),
     "warn": ("warned", "warned", "warns", "warning"),
     "phone": ("phoned", "phoned", "phones", "phoning"),
+    "forgive": ("forgave", "forgiven", "forgives", "forgiving"),
+    "draw": ("drew", "drawn", "draws", "drawing"),
+    "forget": ("forgot", "forgotten", "forgets", "forgetting"),
+    "know": ("knew", "known", "knows", "knowing"),
 }
 
 # intransitive: (past, participle, third person)
@@ -51,6 +107,9 @@ ACTS = {
     "yawn": ("yawned", "yawned", "yawns"),
 }
 
+# acts that one can manage, fail or forget to do
+WILLED = ["leave", "sing", "swim", "run", "smile", "wait", "win", "speak"]
+
 # hyponym -> hypernym, things that one can buy, see, want
 KINDS = {
     "rose": "flower", "tulip": "flower", "daisy": "flower", "lily": "flower",
@@ -64,14 +123,78 @@ KINDS = {
     "truck": "vehicle", "bus": "vehicle", "van": "vehicle",
 }  # fmt: skip
 
-THINGS = "book lamp coat letter ticket picture basket key watch map ring bottle chair knife radio camera".split()
-CITIES = "Paris Berlin Rome Madrid Vienna Oslo Dublin Prague Lisbon Athens Warsaw Boston Chicago Toronto".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-TOOLS = "by train,by bus,by car,on foot,by bike,by boat".split(",")
-REASONS = (
-    "because it was late,because it was raining,because the shop was closed,because the road was icy,"
-    "because the music was loud"
-).split(",")
+THINGS = [
+    "book",
+    "lamp",
+    "coat",
+    "letter",
+    "ticket",
+    "picture",
+    "basket",
+    "key",
+    "watch",
+    "map",
+    "ring",
+    "bottle",
+    "chair",
+    "knife",
+    "radio",
+    "camera",
+]
+CITIES = [
+    "Paris",
+    "Berlin",
+    "Rome",
+    "Madrid",
+    "Vienna",
+    "Oslo",
+    "Dublin",
+    "Prague",
+    "Lisbon",
+    "Athens",
+    "Warsaw",
+    "Boston",
+    "Chicago",
+    "Toronto",
+]
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+MONTHS = ["March", "April", "May", "June", "July", "August", "October", "November"]
+# what a question word asks for
+SLOTS = {
+    "where": [f"in {city}" for city in CITIES] + ["at the station", "at the market", "at the harbour", "near the park"],
+    "when": [f"on {day}" for day in DAYS] + [f"in {month}" for month in MONTHS] + ["at noon", "at midnight"],
+    "how": ["by train", "by bus", "by car", "on foot", "by bike", "by boat", "by taxi"],
+    "why": [
+        "because it was late", "because it was raining", "because the shop was closed", "because the road was icy",
+        "because the rent was low", "because of the noise", "because of the snow", "because of the heat",
+    ],
+}  # fmt: skip
+# base form, past, the questions that it allows
+EVENTS = [
+    *[(stem, past, ["where", "when", "why"]) for stem, past in [
+        ("stop", "stopped"), ("call", "called"), ("wait", "waited"), ("fall", "fell"), ("get lost", "got lost"),
+        ("buy a coat", "bought a coat"), ("lose a key", "lost a key"), ("sell the car", "sold the car"),
+        ("stay", "stayed"), ("meet Lena", "met Lena"), ("change plans", "changed plans"), ("cry", "cried"),
+    ]],
+    *[(stem, past, ["when", "how", "why"]) for stem, past in [
+        ("leave", "left"), ("come home", "came home"), ("travel", "travelled"), ("return", "returned"),
+        ("go to work", "went to work"), ("cross the river", "crossed the river"), ("go shopping", "went shopping"),
+        ("visit Lena", "visited Lena"), ("leave the city", "left the city"), ("escape", "escaped"),
+    ]],
+]  # fmt: skip
+
+NUMBERS = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve"]
+COLOURS = ["red", "blue", "green", "black", "white", "brown", "yellow", "grey", "orange", "pink"]
+# base form, past; what one does to people and to things alike
+PERCEIVED = [
+    ("see", "saw"), ("find", "found"), ("draw", "drew"), ("forget", "forgot"), ("photograph", "photographed"),
+    ("carry", "carried"), ("remember", "remembered"), ("miss", "missed"), ("bring", "brought"),
+]  # fmt: skip
+TRADED = [
+    ("buy", "bought"), ("sell", "sold"), ("lose", "lost"), ("find", "found"), ("bring", "brought"),
+    ("order", "ordered"),
+    ("paint", "painted"), ("keep", "kept"), ("collect", "collected"), ("need", "needed"),
+]  # fmt: skip
 
 # adjective, its comparative, the opposite comparative
 SCALES = [
@@ -79,21 +202,102 @@ SCALES = [
     ("heavier", "lighter"),
 ]  # fmt: skip
 
+OPPOSITES = [
+    ("big", "small"), ("old", "new"), ("heavy", "light"), ("clean", "dirty"), ("cheap", "expensive"), ("full", "empty"),
+    ("dark", "bright"), ("wet", "dry"), ("hot", "cold"), ("thick", "thin"), ("soft", "hard"), ("open", "closed"),
+]  # fmt: skip
+
 SYNONYMS = [
     ("began", "started"), ("quit", "stopped"), ("hated", "detested"), ("loved", "adored"),
 ]  # fmt: skip
 ANTONYMS = [("began", "stopped"), ("started", "quit"), ("hated", "adored"), ("loved", "detested")]
-PAIRED = ("singing", "dancing", "reading", "cooking", "painting", "running", "writing", "fishing", "swimming", "driving")
+PAIRED = (
+    "singing",
+    "dancing",
+    "reading",
+    "cooking",
+    "painting",
+    "running",
+    "writing",
+    "fishing",
+    "swimming",
+    "driving",
+)
 
-GOOD = (
-    "wonderful charming brilliant delightful gripping touching superb clever lovely fresh funny elegant moving "
-    "excellent fascinating graceful witty memorable impressive enjoyable"
-).split()
-BAD = (
-    "boring awful clumsy tedious dreadful shallow stale ugly annoying weak dull messy lifeless terrible predictable "
-    "painful bland sloppy forgettable pointless"
-).split()
-WORKS = "film novel play concert album exhibition show series restaurant hotel game lecture meal song story".split()
-PARTS = (
-    "plot,cast,music,ending,dialogue,first half,second half,staging,service,design,pacing,opening,atmosphere,script"
-).split(",")
+GOOD = [
+    "wonderful",
+    "charming",
+    "brilliant",
+    "delightful",
+    "gripping",
+    "touching",
+    "superb",
+    "clever",
+    "lovely",
+    "fresh",
+    "funny",
+    "elegant",
+    "moving",
+    "excellent",
+    "fascinating",
+    "graceful",
+    "witty",
+    "memorable",
+    "impressive",
+    "enjoyable",
+]
+BAD = [
+    "boring",
+    "awful",
+    "clumsy",
+    "tedious",
+    "dreadful",
+    "shallow",
+    "stale",
+    "ugly",
+    "annoying",
+    "weak",
+    "dull",
+    "messy",
+    "lifeless",
+    "terrible",
+    "predictable",
+    "painful",
+    "bland",
+    "sloppy",
+    "forgettable",
+    "pointless",
+]
+WORKS = [
+    "film",
+    "novel",
+    "play",
+    "concert",
+    "album",
+    "exhibition",
+    "show",
+    "series",
+    "restaurant",
+    "hotel",
+    "game",
+    "lecture",
+    "meal",
+    "song",
+    "story",
+]
+PARTS = [
+    "plot",
+    "cast",
+    "music",
+    "ending",
+    "dialogue",
+    "first half",
+    "second half",
+    "staging",
+    "service",
+    "design",
+    "pacing",
+    "opening",
+    "atmosphere",
+    "script",
+]

@@ -12,17 +12,22 @@ from dlskip.data.embedded.lexicon import (
     ACTS,
     ANTONYMS,
     CITIES,
+    COLOURS,
     DAYS,
+    EVENTS,
     KINDS,
     NAMES,
+    NUMBERS,
     PAIRED,
+    PERCEIVED,
     PERSON_VERBS,
     PERSONS,
-    REASONS,
     SCALES,
+    SLOTS,
     SYNONYMS,
     THINGS,
-    TOOLS,
+    TRADED,
+    WILLED,
 )
 
 Row = dict[str, str]
@@ -37,6 +42,13 @@ def two(rng: Random, words: list[str] | tuple[str, ...]) -> tuple[str, str]:
 def a(noun: str) -> str:
     """The noun with its indefinite article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def plural_of(noun: str) -> str:
+    """The noun's plural."""
+    if noun.endswith("fe"):
+        return noun[:-2] + "ves"
+    return noun + ("es" if noun.endswith(("ch", "s", "x", "sh")) else "s")
 
 
 def who(rng: Random) -> tuple[str, str]:
@@ -58,6 +70,17 @@ def verb(rng: Random) -> tuple[str, str]:
     return past, participle
 
 
+# (premise, hypothesis) by label; each word stands equally often under both labels, so that none gives the answer away.
+_QUANTIFIED = (
+    [("all", "none"), ("each", "not all"), ("none", "some"), ("some", "all"), ("not one", "at least one")],
+    [("all", "some"), ("each", "all"), ("none", "not all"), ("some", "at least one"), ("not one", "none")],
+)
+_COORDINATED = (
+    [("and", "not"), ("and", "neither"), ("one", "and"), ("or", "one"), ("neither", "or")],
+    [("and", "one"), ("and", "dna"), ("one", "or"), ("or", "ro"), ("neither", "not")],
+)
+
+
 def entailment(rng: Random, label: int) -> Row:
     """Premise and hypothesis; label 1 = the premise entails the hypothesis."""
     yes = label == 1
@@ -65,21 +88,29 @@ def entailment(rng: Random, label: int) -> Row:
     x, y = who(rng)
     past = rng.choice(list(ACTS.values()))[0]
     if kind == 0:  # quantifiers
+        first, second = rng.choice(_QUANTIFIED[label])
         noun = rng.choice(PERSONS) + "s"
-        strong, weak = f"all the {noun} {past}", f"some of the {noun} {past}"
-        p, h = (strong, weak) if yes else (weak, strong)
+        p, h = f"{first} of the {noun} {past}", f"{second} of the {noun} {past}"
     elif kind == 1:  # hypernyms, upward and under negation
         low, high = rng.choice(list(KINDS.items()))
-        act, base = rng.choice([("bought", "buy"), ("found", "find"), ("saw", "see"), ("drew", "draw"), ("sold", "sell")])
+        act, base = rng.choice(
+            [("bought", "buy"), ("found", "find"), ("saw", "see"), ("drew", "draw"), ("sold", "sell")]
+        )
         negative = rng.random() < 0.5
         say = (lambda n: f"{x} did not {base} {a(n)}") if negative else (lambda n: f"{x} {act} {a(n)}")
         p, h = (say(low), say(high)) if yes != negative else (say(high), say(low))
     elif kind == 2:  # coordination
-        both, one = f"{x} and {y} {past}", f"{rng.choice([x, y])} {past}"
-        either = f"{x} or {y} {past}"
-        p, h = rng.choice([(both, one), (one, either)]) if yes else rng.choice([(one, both), (either, one)])
+        stem, (past, _, _) = rng.choice(list(ACTS.items()))
+        one = rng.choice([x, y])
+        say_all = {
+            "and": f"{x} and {y} {past}", "dna": f"{y} and {x} {past}", "or": f"{x} or {y} {past}",
+            "ro": f"{y} or {x} {past}", "neither": f"neither {x} nor {y} {past}", "one": f"{one} {past}",
+            "not": f"{one} did not {stem}",
+        }  # fmt: skip
+        first, second = rng.choice(_COORDINATED[label])
+        p, h = say_all[first], say_all[second]
     elif kind == 3:  # implicatives
-        stem, (done, _, _) = rng.choice(list(ACTS.items()))
+        stem, (done, _, _) = rng.choice([(v, ACTS[v]) for v in WILLED])
         holds = rng.random() < 0.5
         p = f"{x} {'managed' if holds else rng.choice(['failed', 'forgot'])} to {stem}"
         h = f"{x} {done}" if holds == yes else f"{x} did not {stem}"
@@ -97,8 +128,10 @@ def entailment(rng: Random, label: int) -> Row:
         if rng.random() < 0.5:
             more, less = less, more
         p = f"{x} is {more} than {y}"
-        h = rng.choice([f"{y} is {less} than {x}", f"{y} is not {more} than {x}"]) if yes else rng.choice(
-            [f"{x} is {less} than {y}", f"{x} is not {more} than {y}"]
+        h = (
+            rng.choice([f"{y} is {less} than {x}", f"{y} is not {more} than {x}"])
+            if yes
+            else rng.choice([f"{x} is {less} than {y}", f"{x} is not {more} than {y}"])
         )
     return {"sentence1": up(p), "sentence2": up(h)}
 
@@ -106,7 +139,7 @@ def entailment(rng: Random, label: int) -> Row:
 def paraphrase(rng: Random, label: int) -> Row:
     """Two sentences; label 1 = they mean the same."""
     same = label == 1
-    kind = rng.randrange(6)
+    kind = rng.choices(range(6), [3, 3, 3, 2, 3, 1])[0]
     x, y = who(rng)
     if kind == 0:
         act, part = verb(rng)
@@ -138,29 +171,39 @@ def paraphrase(rng: Random, label: int) -> Row:
 
 
 def answerability(rng: Random, label: int) -> Row:
-    """A question and a sentence; label 1 = the sentence answers the question."""
+    """A question and a sentence; label 1 = the sentence answers the question.
+
+    The kind of answer decides (easy to harder: who or what, how many or what colour, when or where or why), or who
+    did it to whom, or which of two people the answer is about (hardest).
+    """
     yes = label == 1
-    x, y = who(rng)
-    stem, (past, _, _, _) = rng.choice(list(PERSON_VERBS.items()))
-    slots = {
-        "where": f"in {rng.choice(CITIES)}", "when": f"on {rng.choice(DAYS)}", "how": rng.choice(TOOLS),
-        "why": rng.choice(REASONS),
-    }  # fmt: skip
-    kind = rng.randrange(3)
-    if kind == 0:  # the slot asked for, or another
-        asked, other = two(rng, list(slots))
-        told = asked if yes else other
-        question = f"{asked} did {x} {stem} {y}?"
-        front = rng.random() < 0.4 and told != "why"
-        sentence = f"{slots[told]}, {x} {past} {y}" if front else f"{x} {past} {y} {slots[told]}"
-    elif kind == 1:  # the role asked for, or the other one
-        detail = slots[rng.choice(list(slots))]
-        question = f"who {past} {y}?" if rng.random() < 0.5 else f"who did {x} {stem}?"
-        sentence = f"{x} {past} {y} {detail}" if yes else f"{y} {past} {x} {detail}"
-    else:  # two events, one with the slot
-        asked, other = two(rng, ["where", "when", "how"])
-        z = rng.choice([n for n in NAMES if n not in (x, y)])
-        question = f"{asked} did {x} {stem} {y}?"
+    x, y = two(rng, NAMES)
+    kind = rng.choices(range(6), [4, 4, 4, 5, 3, 1])[0]
+    if kind == 0:  # who or what
+        stem, past = rng.choice(PERCEIVED)
+        what = rng.random() < 0.5
+        question = f"{'what' if what else 'who'} did {x} {stem}?"
+        sentence = f"{x} {past} {'the ' + rng.choice(THINGS) if what == yes else y}"
+    elif kind == 1:  # how many or what colour
+        stem, past = rng.choice(TRADED)
+        things = plural_of(rng.choice(THINGS))
+        many = rng.random() < 0.5
+        question = f"how many {things} did {x} {stem}?" if many else f"what colour were the {things}?"
+        sentence = f"{x} {past} {rng.choice(NUMBERS if many == yes else COLOURS)} {things}"
+    elif kind in (2, 3, 5):
+        stem, past, kinds = rng.choice(EVENTS)
+        asked, other = two(rng, kinds)
         told, rest = (asked, other) if yes else (other, asked)
-        sentence = f"{x} {past} {y} {slots[told]}, and {z} left {slots[rest]}"
+        question = f"{asked} was that?" if kind == 2 and asked != "how" else f"{asked} did {x} {stem}?"
+        sentence = f"{x} {past} {rng.choice(SLOTS[told])}"
+        if kind == 5:  # the same slots for two people
+            also = f"{y} {past} {rng.choice(SLOTS[rest])}"
+            sentence = f"{also}, but {sentence}" if told == "why" else f"{sentence}, but {also}"
+        elif told != "why" and rng.random() < 0.2:
+            sentence = f"{rng.choice(SLOTS[told])}, {x} {past}"
+    else:  # who did it to whom
+        stem, (past, _, _, _) = rng.choice(list(PERSON_VERBS.items()))
+        subject = rng.random() < 0.5
+        question = f"who {past} {y}?" if subject else f"who did {y} {stem}?"
+        sentence = f"{x} {past} {y}" if yes == subject else f"{y} {past} {x}"
     return {"question": question[0].upper() + question[1:], "sentence": up(sentence)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from random import Random
 
 from dlskip.data.embedded.lexicon import (
-    ACTS,
     BAD,
     CITIES,
     DAYS,
@@ -17,19 +16,22 @@ from dlskip.data.embedded.lexicon import (
     THINGS,
     WORKS,
 )
-from dlskip.data.embedded.pairs import Row, a, two, up
+from dlskip.data.embedded.pairs import Row, a, plural_of, two, up
 
-_PLACES = ["the kitchen", "the garden", "the cellar", "the hall", "the car", "the station", "the harbour"]
+_PLACES = ["the kitchen", "the garden", "the cellar", "the hall", "the car", "the box", "the drawer"]
+# without "beat", whose past is its base form
+_PRESENT = [(stem, third) for stem, (past, _, third, _) in PERSON_VERBS.items() if past != stem]
+_INTRANSITIVE = ["slept", "laughed", "arrived", "smiled", "coughed", "fell", "yawned", "stumbled", "sneezed"]
 
 
 def acceptability(rng: Random, label: int) -> Row:
     """A sentence; label 1 = acceptable. Both labels use the same words: only their fit differs."""
     good = label == 1
-    kind = rng.randrange(8)
+    kind = rng.randrange(10)
     x, y = two(rng, PERSONS)
     name = rng.choice(NAMES)
     when = rng.choice(["", f" on {rng.choice(DAYS)}", f" in {rng.choice(CITIES)}", " yesterday"])
-    thing, other = two(rng, THINGS)
+    thing = rng.choice(THINGS)
     if kind == 0:  # agreement across a phrase
         plural = rng.random() < 0.5
         head, inner = (f"{x}s", y) if plural else (x, f"{y}s")
@@ -48,62 +50,102 @@ def acceptability(rng: Random, label: int) -> Row:
     elif kind == 2:  # reflexives
         gender = rng.random() < 0.5
         subject, right, wrong = (
-            (rng.choice(["the king", "my uncle", "the boy", "his father", "the monk", "my brother"]), "himself", "herself")
+            (
+                rng.choice(["the king", "my uncle", "the boy", "his father", "the monk", "my brother"]),
+                "himself",
+                "herself",
+            )
             if gender
-            else (rng.choice(["the queen", "my aunt", "the girl", "her mother", "the nun", "my sister"]), "herself", "himself")
+            else (
+                rng.choice(["the queen", "my aunt", "the girl", "her mother", "the nun", "my sister"]),
+                "herself",
+                "himself",
+            )
         )
         act = rng.choice(["hurt", "blamed", "praised", "admired", "cut", "surprised"])
         text = f"{subject} {act} {right if good else wrong}{when}"
     elif kind == 3:  # participles
-        past, part, _, _ = rng.choice([v for v in PERSON_VERBS.values() if v[0] != v[1]])
+        past, part, _, _ = rng.choice([v for v in PERSON_VERBS.values() if v[0] != v[1] != "beaten"])
         has = rng.random() < 0.5
         form = part if has == good else past
         text = f"the {x} {'has ' if has else ''}{form} the {y}{'' if has else when}"
     elif kind == 4:  # determiners
         plural = rng.random() < 0.5
-        noun = thing + "s" if plural == good else thing
+        noun = plural_of(thing) if plural == good else thing
         text = f"{name} sold {rng.choice(['these', 'those']) if plural else rng.choice(['this', 'that'])} {noun}{when}"
     elif kind == 5:  # argument structure: one verb needs an object, the other forbids it
         needs = rng.random() < 0.5
-        act = rng.choice(["devoured", "fixed", "lacked", "opened"]) if needs else rng.choice([v[0] for v in ACTS.values()])
+        act = rng.choice(["devoured", "fixed", "mentioned", "carried", "repaired"] if needs else _INTRANSITIVE)
         object_ = f" the {thing}" if needs == good else ""
         text = f"the {x} {act}{object_} before the {y} arrived"
-    elif kind == 6:  # a place that the verb requires
-        act = rng.choice(["put", "placed"]) if rng.random() < 0.5 else rng.choice(["bought", "drew"])
-        place = rng.choice(_PLACES)
-        needs = act in ("put", "placed")
-        tail = f" in {place}" if needs == good else ""
-        text = f"{name} {act} the {thing}{tail}" if needs else f"{name} {act} the {thing}{'' if good else ' into'}"
+    elif kind == 6:  # a goal that the verb requires, or forbids
+        needs = rng.random() < 0.5
+        act = "put" if needs else rng.choice(["bought", "lost", "borrowed"])
+        text = f"{name} {act} the {thing}{f' into {rng.choice(_PLACES)}' if needs == good else ''}"
+    elif kind == 7:  # a question word and its gap
+        act = rng.choice(["blame", "praise", "thank", "greet", "trust", "envy", "arrest", "insult"])
+        gap = rng.random() < 0.5
+        text = f"{'who did' if gap else 'did'} the {x} {act}{'' if gap == good else f' the {y}'}?"
+    elif kind == 8:  # agreement beside another verb (easy)
+        stem, third = rng.choice(_PRESENT)
+        third_person, modal = rng.random() < 0.5, rng.choice(["can", "must", "will", "should"])
+        form = third if third_person == good else stem
+        text = f"the {x} {'' if third_person else modal + ' '}{form} the {y}{when if not when.startswith(' y') else ''}"
     else:  # agreement with the subject of a relative clause
-        stem, (_, _, third, _) = rng.choice(list(PERSON_VERBS.items()))
+        stem, third = rng.choice(_PRESENT)
         plural = rng.random() < 0.5
         head, inner = (f"{x}s", y) if plural else (x, f"{y}s")
         form = stem if plural == good else third
         past = rng.choice(list(PERSON_VERBS.values()))[0]
         text = f"the {head} that the {inner} {past} {form} {name}"
-    return {"sentence": up(text)}
+    return {"sentence": up(text) if text[-1] != "?" else text[0].upper() + text[1:]}
 
 
 def sentiment(rng: Random, label: int) -> Row:
-    """An opinion; label 1 = positive. Mostly lexical, often turned by negation or contrast."""
-    good = label == 1
-    mine, theirs = (GOOD, BAD) if good else (BAD, GOOD)
-    kind = rng.randrange(6)
-    work, part = rng.choice(WORKS), rng.choice(PARTS)
-    w1, w2 = two(rng, mine)
-    t1 = rng.choice(theirs)
-    if kind == 0:
-        text = f"{a(w1)} and {w2} {work}" if rng.random() < 0.5 else f"the {work} is {w1} and {w2}"
-    elif kind == 1:  # plain negation
-        text = rng.choice([f"the {part} is not {t1} at all", f"this is by no means {a(t1)} {work}"])
-    elif kind == 2:  # contrast: the second half counts
-        text = f"the {part} is {t1}, but the {work} as a whole is {w1}"
-    elif kind == 3:  # concession
-        text = f"even though the {part} is {t1}, this {work} stays {w1}"
-    elif kind == 4:  # comparison with expectation
+    """An opinion; label 1 = positive. Often lexical, often turned by negation, contrast or somebody else's view."""
+    mine, theirs = (GOOD, BAD) if label == 1 else (BAD, GOOD)
+    work, part, name = rng.choice(WORKS), rng.choice(PARTS), rng.choice(NAMES)
+    (w1, w2), t1 = two(rng, mine), rng.choice(theirs)
+    kind = rng.choices(range(4), [3, 3, 3, 1])[0]
+    if kind == 0:  # lexical
         text = rng.choice(
-            [f"we expected {a(t1)} {work} and got {a(w1)} one", f"what sounds {t1} turns out to be {a(w1)} {work}"]
+            [f"{a(w1)} and {w2} {work}", f"the {work} is {w1} and {w2}", f"{a(w1)} {work} with {a(w2)} {part}"]
         )
-    else:  # double negation
-        text = f"nobody could call this {work} {t1}" if rng.random() < 0.5 else f"it is hard to find the {part} {t1}"
+    elif kind == 1:  # negation
+        text = rng.choice(
+            [
+                f"the {part} is not {t1} at all",
+                f"this is by no means {a(t1)} {work}",
+                f"the {work} is far from {t1}",
+                f"nobody could call this {work} {t1}",
+                f"the {part} is anything but {t1}",
+                f"the {work} is hardly {t1}",
+                f"I could not find the {part} {t1}",
+                f"not once is this {work} {t1}",
+                f"the {part} is never less than {w1}",
+            ]
+        )
+    elif kind == 2:  # contrast: what the speaker settles on counts, wherever it stands
+        text = rng.choice(
+            [
+                f"the {part} is {t1}, but the {work} is {w1}",
+                f"even with {a(t1)} {part}, the {work} is {w1}",
+                f"the {work} is {w1}, even if the {part} is {t1}",
+                f"{a(w1)} {work} despite its {t1} {part}",
+                f"the {work} stays {w1}, {t1} {part} or not",
+                f"for all its {t1} moments, {a(w1)} {work}",
+                f"{a(w1)} {work}, although the {part} is {t1}",
+                f"we expected {a(t1)} {work} and got {a(w1)} one",
+                f"{a(w1)} {work} where I had expected {a(t1)} one",
+            ]
+        )
+    else:  # somebody else's view
+        text = rng.choice(
+            [
+                f"{name} called it {t1}, and {name} was wrong",
+                f"{name} called it {w1}, and {name} was right",
+                f"{name} finds the {part} {t1}; I do not",
+                f"{name} finds the {part} {w1}; so do I",
+            ]
+        )
     return {"sentence": up(text)}
