@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 from scipy.sparse import hstack
@@ -87,7 +87,7 @@ def test_german_agrees_and_the_verb_closes_the_bracket():
             assert words[-1].islower(), german  # participle or infinitive last
         assert not {"einen Lampe", "eine Tisch", "der Ärztin"} & {german}
         masculine = {"Brief", "Tisch", "Stuhl", "Hund", "Vogel", "Mantel", "Hut", "Teller"}
-        for before, noun in zip(words, words[1:], strict=False):
+        for before, noun in pairwise(words):
             if noun in masculine:
                 assert before.endswith("en"), german  # masculine accusative: den, einen, keinen, -en
 

@@ -125,28 +125,32 @@ def _splits(task: str, params: Prepare, source: Source, limits: dict[tuple[str, 
     for name in reversed(wanted):
         split = splits[name]
         if split.origin not in pools:
-            pools[split.origin] = _read(task, split.origin, params, source, split.notes)
-            if source.name != "embedded":  # whose stream is in random order, and balanced by it
+            owner = splits["train"] if split.origin == "train" else split
+            pool = _read(task, split.origin, params, source, owner.notes)
+            pools[split.origin] = _remove(pool, later, owner)
+            later[name] = {key for _, key in pools[split.origin]}
+            if source.name != "embedded":  # whose stream is in random order, and balanced in every prefix
                 Random(f"{params.seed}/{task}/{split.origin}").shuffle(pools[split.origin])
-        fresh = []
-        for example, key in pools[split.origin]:
-            if found := next((other for other, keys in later.items() if key in keys), None):
-                split.removed.setdefault(found, []).append(example.prompt)
-            else:
-                fresh.append((example, key))
-        chosen = fresh[: limits[task, name]]
+        pool = pools[split.origin]
+        chosen, pools[split.origin] = pool[: limits[task, name]], pool[limits[task, name] :]
         if not chosen:
             mend = "raise prepare.max_chars, check the files"
             raise DlskipError("no rows are left", where=f"{task}/{name}", mend=mend)
         split.examples = [Example(f"{task}-{name}-{i:05d}", *_fields(e)) for i, (e, _) in enumerate(chosen)]
         split.keys = {key for _, key in chosen}
-        if split.origin == name or name == "test":
-            later[name] = {key for _, key in fresh}
-        else:  # carved: the rest of the rows is the training set
-            pools[split.origin] = fresh[len(chosen) :]
-        for found, prompts in split.removed.items():
-            split.notes[f"also in {found}, removed"] = len(prompts)
     return splits
+
+
+def _remove(pool: list[tuple[Example, str]], later: dict[str, set[str]], owner: _Split) -> list[tuple[Example, str]]:
+    """The rows that stand in no later split; the others are counted and shown."""
+    kept = []
+    for example, key in pool:
+        if found := next((name for name, keys in later.items() if key in keys), None):
+            owner.removed.setdefault(found, []).append(example.prompt)
+            owner.notes[f"also in {found}, removed"] += 1
+        else:
+            kept.append((example, key))
+    return kept
 
 
 def _fields(e: Example) -> tuple[str, str, str, int | None]:
@@ -164,9 +168,10 @@ def _read(task: str, split: str, params: Prepare, source: Source, note: Counter[
             note["empty target, left out"] += 1
         elif len(example.prompt) + len(example.target) > params.max_chars:
             note["longer than max_chars, left out"] += 1
-        elif (key := _normal(example.prompt)) in seen:
+        elif (key := _normal(example.prompt)) in seen and split == "train":
             note["duplicate, left out"] += 1
-        else:
+        else:  # an official test set is kept whole
+            note["duplicate, kept"] += key in seen
             seen.add(key)
             pool.append((example, key))
     return pool

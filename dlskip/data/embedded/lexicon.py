@@ -85,7 +85,7 @@ PERSON_VERBS = {
     "forgive": ("forgave", "forgiven", "forgives", "forgiving"),
     "draw": ("drew", "drawn", "draws", "drawing"),
     "forget": ("forgot", "forgotten", "forgets", "forgetting"),
-    "know": ("knew", "known", "knows", "knowing"),
+    "hide": ("hid", "hidden", "hides", "hiding"),
 }
 
 # intransitive: (past, participle, third person)
@@ -268,36 +268,21 @@ BAD = [
     "forgettable",
     "pointless",
 ]
-WORKS = [
-    "film",
-    "novel",
-    "play",
-    "concert",
-    "album",
-    "exhibition",
-    "show",
-    "series",
-    "restaurant",
-    "hotel",
-    "game",
-    "lecture",
-    "meal",
-    "song",
-    "story",
-]
-PARTS = [
-    "plot",
-    "cast",
-    "music",
-    "ending",
-    "dialogue",
-    "first half",
-    "second half",
-    "staging",
-    "service",
-    "design",
-    "pacing",
-    "opening",
-    "atmosphere",
-    "script",
-]
+# a work and what it has
+WORKS = {
+    "film": ["plot", "cast", "ending", "dialogue", "soundtrack", "opening", "script", "final scene"],
+    "novel": ["plot", "ending", "dialogue", "opening", "first half", "last chapter", "style"],
+    "play": ["plot", "cast", "ending", "dialogue", "staging", "script", "first act"],
+    "opera": ["plot", "cast", "staging", "overture", "first act", "finale", "singing"],
+    "concert": ["opening", "programme", "finale", "first half", "second half", "last song"],
+    "album": ["opening", "second half", "last song", "artwork", "singing"],
+    "exhibition": ["catalogue", "layout", "first room", "selection", "lighting"],
+    "show": ["opening", "cast", "script", "finale", "staging", "first half"],
+    "series": ["plot", "cast", "ending", "script", "first season", "dialogue"],
+    "game": ["plot", "design", "soundtrack", "ending", "first level", "dialogue"],
+    "lecture": ["opening", "ending", "second half", "delivery", "structure"],
+    "song": ["melody", "chorus", "text", "rhythm", "ending"],
+    "story": ["plot", "ending", "dialogue", "opening", "style"],
+    "comedy": ["plot", "cast", "dialogue", "script", "ending", "first half"],
+    "documentary": ["opening", "ending", "soundtrack", "commentary", "second half"],
+}

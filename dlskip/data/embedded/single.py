@@ -10,7 +10,6 @@ from dlskip.data.embedded.lexicon import (
     DAYS,
     GOOD,
     NAMES,
-    PARTS,
     PERSON_VERBS,
     PERSONS,
     THINGS,
@@ -104,12 +103,13 @@ def acceptability(rng: Random, label: int) -> Row:
 def sentiment(rng: Random, label: int) -> Row:
     """An opinion; label 1 = positive. Often lexical, often turned by negation, contrast or somebody else's view."""
     mine, theirs = (GOOD, BAD) if label == 1 else (BAD, GOOD)
-    work, part, name = rng.choice(WORKS), rng.choice(PARTS), rng.choice(NAMES)
+    work, name = rng.choice(list(WORKS)), rng.choice(NAMES)
+    part = rng.choice(WORKS[work])
     (w1, w2), t1 = two(rng, mine), rng.choice(theirs)
     kind = rng.choices(range(4), [3, 3, 3, 1])[0]
     if kind == 0:  # lexical
         text = rng.choice(
-            [f"{a(w1)} and {w2} {work}", f"the {work} is {w1} and {w2}", f"{a(w1)} {work} with {a(w2)} {part}"]
+            [f"{a(w1)} and {w2} {work}", f"the {work} is {w1} and {w2}", f"{a(w1)} {work}, and its {part} is {w2}"]
         )
     elif kind == 1:  # negation
         text = rng.choice(
@@ -129,7 +129,7 @@ def sentiment(rng: Random, label: int) -> Row:
         text = rng.choice(
             [
                 f"the {part} is {t1}, but the {work} is {w1}",
-                f"even with {a(t1)} {part}, the {work} is {w1}",
+                f"even with its {t1} {part}, the {work} is {w1}",
                 f"the {work} is {w1}, even if the {part} is {t1}",
                 f"{a(w1)} {work} despite its {t1} {part}",
                 f"the {work} stays {w1}, {t1} {part} or not",
