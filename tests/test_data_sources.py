@@ -156,6 +156,7 @@ def test_mistakes_are_named(raw: Path, tmp_path: Path, changes, message):
         ({"id": "x", "task": "sst2", "prompt": "", "target": " t", "label": 0}, "prompt"),
         ({"id": "x", "task": "sst2", "prompt": "p", "target": " t", "label": 0, "more": 1}, "more"),
         ({"id": "x", "task": "sst2", "prompt": "p"}, "target"),
+        ({"id": "x", "task": "cola", "prompt": "p", "target": " t", "label": 0}, "task"),
     ],
 )
 def test_prepared_rows_are_checked_too(tmp_path: Path, record, field):

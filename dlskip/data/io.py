@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dlskip.errors import DlskipError
 
 DATA = Path("data/prepared")  # where the pipeline keeps the prepared splits
+_MEND = "dvc repro prepare"
 
 
 class _Row(BaseModel):
@@ -94,10 +95,15 @@ def read_split(directory: Path, task: str, split: str) -> list[Example]:
         DlskipError: The file is missing, empty, or a row is broken (file, line, field, reason).
     """
     path = directory / task / f"{split}.jsonl"
-    rows = [check_row(_Row, row, f"{path}:{number}") for number, row in read_jsonl(path)]
-    if not rows:
-        raise DlskipError("no rows", where=str(path), mend="dvc repro prepare")
-    return [Example(**row.model_dump()) for row in rows]
+    examples = []
+    for number, row in read_jsonl(path):
+        example = Example(**check_row(_Row, row, f"{path}:{number}").model_dump())
+        if example.task != task:
+            raise DlskipError(f"field 'task': is {example.task!r}, not {task!r}", where=f"{path}:{number}", mend=_MEND)
+        examples.append(example)
+    if not examples:
+        raise DlskipError("no rows", where=str(path), mend=_MEND)
+    return examples
 
 
 def load_training(directory: Path, tasks: list[str], split: str) -> list[Example]:

@@ -74,7 +74,7 @@ def acceptability(rng: Random, label: int) -> Row:
         text = f"{name} sold {rng.choice(['these', 'those']) if plural else rng.choice(['this', 'that'])} {noun}{when}"
     elif kind == 5:  # argument structure: one verb needs an object, the other forbids it
         needs = rng.random() < 0.5
-        act = rng.choice(["devoured", "fixed", "mentioned", "carried", "repaired"] if needs else _INTRANSITIVE)
+        act = rng.choice(["wanted", "fixed", "mentioned", "carried", "repaired"] if needs else _INTRANSITIVE)
         object_ = f" the {thing}" if needs == good else ""
         text = f"the {x} {act}{object_} before the {y} arrived"
     elif kind == 6:  # a goal that the verb requires, or forbids
