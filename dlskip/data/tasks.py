@@ -93,7 +93,7 @@ _TASKS = [
         "answerability", "Answerability (embedded, QNLI form)", "nlu", ("question", "sentence"),
         {"paper": "Given a question and a sentence, determine if the sentence answers the question. Output 'yes' or "
                   "'no'.\nQuestion: {question}\nSentence: {sentence}\nAnswer:",
-         "short": "{question}\n{sentence}\nAnswered?"},
+         "short": "Question: {question}\nAnswer: {sentence}\nGood answer?"},
         _YES_NO, embedded=True,
     ),
     _translation("en-zh", "English to Chinese (embedded)", "en", "zh", embedded=True),

@@ -178,7 +178,7 @@ def answerability(rng: Random, label: int) -> Row:
     """
     yes = label == 1
     x, y = two(rng, NAMES)
-    kind = rng.choices(range(6), [4, 4, 4, 5, 3, 1])[0]
+    kind = rng.choices(range(6), [8, 5, 4, 2, 2, 1])[0]
     if kind == 0:  # who or what
         stem, past = rng.choice(PERCEIVED)
         what = rng.random() < 0.5
