@@ -106,7 +106,7 @@ def sentiment(rng: Random, label: int) -> Row:
     work, name = rng.choice(list(WORKS)), rng.choice(NAMES)
     part = rng.choice(WORKS[work])
     (w1, w2), t1 = two(rng, mine), rng.choice(theirs)
-    kind = rng.choices(range(4), [3, 3, 3, 1])[0]
+    kind = rng.choices(range(4), [3, 3, 3, 4])[0]
     if kind == 0:  # lexical
         text = rng.choice(
             [f"{a(w1)} and {w2} {work}", f"the {work} is {w1} and {w2}", f"{a(w1)} {work}, and its {part} is {w2}"]
@@ -139,13 +139,22 @@ def sentiment(rng: Random, label: int) -> Row:
                 f"{a(w1)} {work} where I had expected {a(t1)} one",
             ]
         )
-    else:  # somebody else's view
+    else:  # somebody else's view, or a doubled negation (hard)
         text = rng.choice(
             [
                 f"{name} called it {t1}, and {name} was wrong",
                 f"{name} called it {w1}, and {name} was right",
                 f"{name} finds the {part} {t1}; I do not",
                 f"{name} finds the {part} {w1}; so do I",
+                f"{name} was wrong to call this {work} {t1}",
+                f"{name} was right to call this {work} {w1}",
+                f"it is not true that the {part} is not {w1}",
+                f"it is not true that the {part} is {t1}",
+                f"only {name} could find this {work} {t1}",
+                f"whoever finds the {part} {t1} has not understood it",
+                f"whoever does not find the {part} {w1} has not understood it",
+                f"I am not with those who find the {work} {t1}",
+                f"the {part} sounds {t1} and is the opposite",
             ]
         )
     return {"sentence": up(text)}
