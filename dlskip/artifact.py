@@ -59,12 +59,25 @@ def build(
     wrapped.requires_grad_(False)
     if skipping:
         skipper = attach(
-            wrapped, bottleneck=params.model.bottleneck, reads=params.model.controller_reads, kv_fill=params.model.kv_fill
+            wrapped,
+            bottleneck=params.model.bottleneck,
+            reads=params.model.controller_reads,
+            kv_fill=params.model.kv_fill,
         )
         skipper.to(device).requires_grad_(False)
         if skip is not None:
             load_skip(skipper, skip)
     return wrapped.eval(), tokenizer
+
+
+def start_weights(params: config.Params, name: str, seed: int) -> Path | None:
+    """Tuned backbone weights that our method starts from: the fine-tuned ones, or none (``skip_pretrain.init``)."""
+    return directory("vanilla", name, seed) if params.skip_pretrain.init == "finetune" else None
+
+
+def has_skipper(model: nn.Module) -> bool:
+    """Whether skipping is attached to the model."""
+    return hasattr(model.get_base_model() if hasattr(model, "get_base_model") else model, "dlskip")  # type: ignore[operator]
 
 
 def save(model: nn.Module, out: Path, *, skipping: bool = True) -> None:

@@ -43,7 +43,9 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
         target = [*tokenizer(example.target, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         room = max_length - len(target) + 1  # the last target token is never an input
         if room < 1:
-            raise DlskipError(f"target of {len(target)} tokens", where=example.id, mend=f"raise max_length ({max_length})")
+            raise DlskipError(
+                f"target of {len(target)} tokens", where=example.id, mend=f"raise max_length ({max_length})"
+            )
         encoded.append(Encoded(prompt[-room:], target, example.task))
     return encoded
 
@@ -69,6 +71,7 @@ class Batch:
     targets: Tensor  # (N,) long
     place: Tensor  # (N,) long, 0 = first token of its target
     owner: Tensor  # (B, T) long, which of the N decides for a token
+    weight: Tensor  # (N,) float32, 1 / (B * tokens of its target): sums to 1, every example counting alike
     tasks: tuple[str, ...]
 
     @property
@@ -96,7 +99,8 @@ class Batch:
 
 def _gather(batch: Batch, order: list[int]) -> Batch:
     index = torch.tensor(order)
-    rows, tokens, targets, place, owner = [], [], [], [], batch.owner[index].clone()
+    rows, tokens, targets, place, weight = [], [], [], [], []
+    owner = batch.owner[index].clone()
     n = 0
     for new, old in enumerate(order):
         mine = (batch.rows == old).nonzero().squeeze(1)
@@ -104,12 +108,13 @@ def _gather(batch: Batch, order: list[int]) -> Batch:
         tokens.append(batch.tokens[mine])
         targets.append(batch.targets[mine])
         place.append(batch.place[mine])
+        weight.append(batch.weight[mine])
         owner[new] += n - int(mine[0])
         n += len(mine)
     return Batch(
         batch.input_ids[index], batch.attention_mask[index], batch.position_ids[index],
         torch.cat(rows), torch.cat(tokens), torch.cat(targets), torch.cat(place), owner,
-        tuple(batch.tasks[i] for i in order),
+        torch.cat(weight) / (len(order) / batch.input_ids.shape[0]), tuple(batch.tasks[i] for i in order),
     )  # fmt: skip
 
 
@@ -120,7 +125,7 @@ def collate(examples: Sequence[Encoded], pad: int) -> Batch:
     ids = torch.full((size, width), pad, dtype=torch.long)
     mask = torch.zeros((size, width), dtype=torch.long)
     owner = torch.zeros((size, width), dtype=torch.long)
-    rows, tokens, targets, place = [], [], [], []
+    rows, tokens, targets, place, weight = [], [], [], [], []
     for i, (e, line) in enumerate(zip(examples, inputs, strict=True)):
         start, first = width - len(line), width - len(e.target)
         ids[i, start:] = torch.tensor(line)
@@ -131,9 +136,10 @@ def collate(examples: Sequence[Encoded], pad: int) -> Batch:
         tokens += range(first, width)
         targets += e.target
         place += range(len(e.target))
+        weight += [1 / (size * len(e.target))] * len(e.target)
     return Batch(
         ids, mask, (mask.cumsum(1) - 1).clamp(min=0),
-        torch.tensor(rows), torch.tensor(tokens), torch.tensor(targets), torch.tensor(place), owner,
+        torch.tensor(rows), torch.tensor(tokens), torch.tensor(targets), torch.tensor(place), owner, torch.tensor(weight),
         tuple(e.task for e in examples),
     )  # fmt: skip
 

@@ -57,7 +57,9 @@ class Model(Section):
 
     tune: Tune
     bottleneck: int = Field(64, ge=1, description="r of the adapter's D->r->D MLP (eq 5)")
-    controller_reads: Literal["input", "output"] = Field("input", description="eq 10: A_l of the layer's input or output")
+    controller_reads: Literal["input", "output"] = Field(
+        "input", description="eq 10: A_l of the layer's input or output"
+    )
     kv_fill: Literal["copy", "project"] = Field("copy", description="method §6: keys/values of a skipped layer")
 
 
@@ -148,10 +150,14 @@ class RL(Section):
 
     train: Train
     rollouts: int = Field(4, ge=1, description="K sampled trajectories per example")
-    cost: Literal["layers_run", "signed"] = Field("layers_run", description="the text's l_n / L, or the formula's sum of +-1")
+    cost: Literal["layers_run", "signed"] = Field(
+        "layers_run", description="the text's l_n / L, or the formula's sum of +-1"
+    )
     cost_weight: float = Field(0.3, ge=0, description="lambda")
     baseline: Literal["none", "ema", "self_critical", "rloo"] = "rloo"
-    credit: Literal["token", "sample"] = Field("token", description="reward of a deciding token's own target, or of the whole sample")
+    credit: Literal["token", "sample"] = Field(
+        "token", description="reward of a deciding token's own target, or of the whole sample"
+    )
     entropy: float = Field(0.003, ge=0, description="entropy bonus: keeps the threshold a dial")
     head_lr: float = Field(gt=0, description="learning rate of the heads; `train.lr` is the adapters'")
     init_skip: float = Field(0.4, gt=0, lt=1, description="skip probability that fresh heads start from")
@@ -185,10 +191,11 @@ class Evaluate(Section):
 
     split: Literal["test", "validation"] = "test"
     thresholds: list[float] = Field(min_length=1)
-    batches: list[Literal[1, 8, 16, "per_sample"]] = Field(min_length=1, description="1; majority over 8, 16; per_sample")
+    batches: list[Literal[1, 8, 16, "per_sample"]] = Field(
+        min_length=1, description="1; majority over 8, 16; per_sample"
+    )
     per_sample_batch: int = Field(8, ge=1, description="rows per batch for vanilla, random and per_sample")
     random_control: bool = True
-    timing_examples: int = Field(8, ge=0, description="examples per task timed in pairs against full depth")
     max_new_tokens: int = Field(48, ge=1, description="longest translation")
     traces: int = Field(2, ge=0, description="sentences per translation task whose per-token depth is kept")
 
@@ -264,7 +271,9 @@ def validate(data: dict[str, Any], where: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']} (got {e['input']!r:.60})" for e in error.errors()]
+        lines = [
+            f"{'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']} (got {e['input']!r:.60})" for e in error.errors()
+        ]
         raise DlskipError(
             "; ".join(lines), where=where, mend="dlskip/config.py lists every key with its type and range"
         ) from error

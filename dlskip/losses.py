@@ -13,23 +13,29 @@ def kl(p: Tensor, q: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
 
 
+def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """Mean over examples of the mean over their target tokens; ``weight`` (N,) sums to 1 (``Batch.weight``)."""
+    return (F.cross_entropy(logits, targets, reduction="none") * weight).sum()
+
+
 def skip_pretraining(
-    teacher: Tensor, first: Tensor, second: Tensor, targets: Tensor, alpha: float
+    teacher: Tensor, first: Tensor, second: Tensor, targets: Tensor, weight: Tensor, alpha: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """``alpha (L_distill + L_reg) + L_cls`` (eqs 7-9), means over the N predicted tokens.
+    """``alpha (L_distill + L_reg) + L_cls`` (eqs 7-9), averaged over examples as ``cross_entropy`` is.
 
     Args:
         teacher: (N, V) logits P0 of the unskipped forward, without gradient.
         first, second: (N, V) logits P1, P2 of the students.
         targets: (N,) long.
+        weight: (N,) float32, sums to 1.
         alpha: Weight of the divergences.
 
     Returns:
         The loss, and its parts for the log.
     """
-    reg = kl(first, second).mean()  # eq 7
-    distill = kl(teacher, first).mean() + kl(teacher, second).mean()  # eq 8
-    cls = (F.cross_entropy(first, targets) + F.cross_entropy(second, targets)) / 2
+    reg = (kl(first, second) * weight).sum()  # eq 7
+    distill = ((kl(teacher, first) + kl(teacher, second)) * weight).sum()  # eq 8
+    cls = (cross_entropy(first, targets, weight) + cross_entropy(second, targets, weight)) / 2
     loss = alpha * (distill + reg) + cls  # eq 9
     return loss, {"ce": cls.detach(), "kl_distill": distill.detach(), "kl_reg": reg.detach()}
 
@@ -73,14 +79,15 @@ def entropy(logits: Tensor) -> Tensor:
     return F.softplus(logits) - logits * torch.sigmoid(logits)
 
 
-def reinforce(log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """The loss whose gradient is ``-grad J`` (eq 13): mean over N trajectories of ``-A sum_t log pi(a_t | s_t)``.
+def reinforce(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
+    """The loss whose gradient is ``-grad J`` (eq 13): weighted mean over N trajectories of ``-A sum_t log pi(a_t | s_t)``.
 
     Args:
         log_prob: (N, A) of the actions of each trajectory.
         advantage: (N,) reward less its baseline, without gradient.
+        weight: (N,), of each trajectory.
     """
-    return -(advantage.detach() * log_prob.sum(dim=1)).mean()
+    return -(weight * advantage.detach() * log_prob.sum(dim=1)).sum()
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:

@@ -140,7 +140,9 @@ def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], No
             loss, metrics = module(batch, step, step / total)
             if not torch.isfinite(loss):
                 raise DlskipError(
-                    f"loss is {loss.item()} at step {step}", where=run.stage, mend="lower the learning rate in params.yaml"
+                    f"loss is {loss.item()} at step {step}",
+                    where=run.stage,
+                    mend="lower the learning rate in params.yaml",
                 )
             accelerator.backward(loss)
             norm = nn.utils.clip_grad_norm_(parameters, config.clip)
@@ -213,5 +215,3 @@ class _live:  # noqa: N801 - a context manager used like a function
     def __exit__(self, *_: object) -> None:
         if self.main:
             self.live.end()
-
-

@@ -146,7 +146,9 @@ def _take_kwargs(kwargs: dict[str, Any], selection: Selection, h: Tensor) -> dic
         mask = torch.ones(h.shape[1], h.shape[1], dtype=torch.bool, device=h.device).tril()[None, None]
     if mask is not None:
         if not isinstance(mask, Tensor) or (mask.dim() == 2 and selection.slots is not None):
-            raise DlskipError("this attention implementation cannot run ragged batches", mend="load it with sdpa or eager")
+            raise DlskipError(
+                "this attention implementation cannot run ragged batches", mend="load it with sdpa or eager"
+            )
         taken["attention_mask"] = selection.take_mask(mask)
     for name in ("position_ids", "position_embeddings"):
         value = taken.get(name)

@@ -119,7 +119,9 @@ class Skipper(nn.Module):
             hook.remove()
         delattr(_causal_lm(model), NAME)
 
-    def _begin(self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _begin(
+        self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not self.enabled:
             return args, kwargs
         if args:
@@ -190,5 +192,7 @@ def skipper_of(model: nn.Module) -> Skipper:
     """
     skipper = getattr(_causal_lm(model), NAME, None)
     if not isinstance(skipper, Skipper):
-        raise DlskipError("no layer skipping is attached", where=type(model).__name__, mend="call dlskip.skip.attach(model)")
+        raise DlskipError(
+            "no layer skipping is attached", where=type(model).__name__, mend="call dlskip.skip.attach(model)"
+        )
     return skipper

@@ -106,10 +106,14 @@ class Threshold(Policy):
         if not 0 <= threshold <= 1:
             raise DlskipError(f"threshold {threshold} is no probability", where="threshold", mend="use 0..1")
         if batch not in ("per_sample", "majority", "any", "all"):
-            raise DlskipError(f"unknown batch policy {batch!r}", where="batch_policy", mend="per_sample|majority|any|all")
+            raise DlskipError(
+                f"unknown batch policy {batch!r}", where="batch_policy", mend="per_sample|majority|any|all"
+            )
         self.threshold, self.batch = threshold, batch
         # Compared as logits: no sigmoid, and exact at 0 and 1.
-        self._limit = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.copysign(math.inf, threshold - 0.5)
+        self._limit = (
+            math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.copysign(math.inf, threshold - 0.5)
+        )
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
         assert logit is not None

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from dlskip import tuning
+from dlskip import artifact, tuning
 from dlskip.batches import Batch
-from dlskip.config import SkipPretrain
-from dlskip.losses import skip_pretraining
+from dlskip.cell import Cell
+from dlskip.config import Params, SkipPretrain
+from dlskip.losses import cross_entropy
+from dlskip.losses import skip_pretraining as objective
 from dlskip.skip import Forced, skipper_of
 from dlskip.steps.common import target_logits
 from dlskip.train import Metrics, Step
@@ -67,10 +68,26 @@ class Pretrain(Step):
         p = self._probability(batch.input_ids.shape[0], progress)
         first, runs = self._student(batch, p)
         second, _ = self._student(batch, p)
-        loss, parts = skip_pretraining(teacher, first, second, batch.targets, self.config.alpha)
+        loss, parts = objective(teacher, first, second, batch.targets, batch.weight, self.config.alpha)
         if self.config.ce_unskipped:
             with self.skipper.full_depth():
-                unskipped = F.cross_entropy(target_logits(self.model, batch), batch.targets)
+                unskipped = cross_entropy(target_logits(self.model, batch), batch.targets, batch.weight)
             loss = loss + self.config.ce_unskipped * unskipped
             parts["ce_unskipped"] = unskipped.detach()
         return loss, parts | {"skip_masks": 1 - runs.float().mean()}
+
+
+def skip_pretrain(params: Params, backbone: str, seed: int) -> None:
+    """Backbone and adapters learn to live with random skips."""
+    config = params.skip_pretrain
+    cell = Cell(params, "skip_pretrain", backbone, seed, config.train, {"skip_pretrain": config})
+    model, tokenizer = artifact.build(
+        params,
+        backbone,
+        weights=artifact.start_weights(params, backbone, seed),
+        skip=artifact.directory("adapter_init", backbone, seed),
+    )
+    if config.teacher == "frozen":
+        tuning.load_teacher(model, artifact.directory("vanilla", backbone, seed) / "backbone")
+    examples = cell.examples(tokenizer, cell.tasks, "train")
+    cell.run(Pretrain(model, config), model, examples, tokenizer.pad_token_id)

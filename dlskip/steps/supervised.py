@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dlskip import artifact, tuning
 from dlskip.batches import Batch
+from dlskip.cell import Cell
+from dlskip.config import Params
+from dlskip.data.tasks import INSTRUCTIONS
+from dlskip.losses import cross_entropy
+from dlskip.skip import skipper_of
 from dlskip.steps.common import target_logits
 from dlskip.train import Metrics, Step
 
@@ -31,5 +36,23 @@ class Supervised(Step):
 
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
         logits = target_logits(self.model, batch)
-        loss = F.cross_entropy(logits, batch.targets)
+        loss = cross_entropy(logits, batch.targets, batch.weight)
         return loss, {"ce": loss.detach(), "token_accuracy": (logits.argmax(-1) == batch.targets).float().mean()}
+
+
+def finetune(params: Params, backbone: str, seed: int) -> None:
+    """The fine-tuned, never-skipping model: method ``vanilla``, and the frozen teacher."""
+    out = artifact.directory("vanilla", backbone, seed)
+    cell = Cell(params, "finetune", backbone, seed, params.finetune.train, {"finetune": params.finetune}, out)
+    model, tokenizer = artifact.build(params, backbone, weights=None, skipping=False)
+    step = Supervised(model, tuning.backbone_parameters(model))
+    cell.run(step, model, cell.examples(tokenizer, cell.tasks, "train"), tokenizer.pad_token_id)
+
+
+def adapter_init(params: Params, backbone: str, seed: int) -> None:
+    """Adapters alone on instruction data, everything else frozen."""
+    config = {"adapter_init": params.adapter_init, "skip_pretrain": params.skip_pretrain}
+    cell = Cell(params, "adapter_init", backbone, seed, params.adapter_init.train, config)
+    model, tokenizer = artifact.build(params, backbone, weights=artifact.start_weights(params, backbone, seed))
+    step = Supervised(model, skipper_of(model).adapters())
+    cell.run(step, model, cell.examples(tokenizer, [INSTRUCTIONS], "train"), tokenizer.pad_token_id)

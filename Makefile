@@ -1,0 +1,51 @@
+# `make repro` and `make test` are all a fresh machine needs; `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONUNBUFFERED := 1
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DVC_NO_ANALYTICS := 1
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+env: $(STAMP) ## the environment in .venv, from the complete lock
+$(STAMP): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed, found $$($(PYTHON) --version)"; \
+	    echo "  mend: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing the locked environment into $(VENV) (some minutes, once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock torch
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements.lock
+	@touch $@
+
+repro: $(STAMP) ## the whole pipeline, raw data to report
+	@dvc repro
+	@python -m dlskip.report.headline
+
+smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (< 3 minutes)
+	@python -m pytest -q -s -n 0 tests/test_workflow.py -m workflow -k smoke
+
+test: $(STAMP) ## lint, types and all tests
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist worksteal
+
+recipe: $(STAMP) ## apply recipes/$(R).yaml onto params.yaml, e.g. make recipe R=glue
+	@python -m dlskip.recipe $(R) $(SET)
+
+report: $(STAMP) ## redraw tables, figures and page from the evaluations
+	@dvc repro figures
+	@python -m dlskip.report.headline
+
+clean: ## remove resumable checkpoints and caches (results stay)
+	@rm -rf .resume .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help env repro smoke test recipe report clean

@@ -1,0 +1,71 @@
+"""One cell of a training stage: examples in, one ``Step`` trained, one artifact with its provenance out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from dlskip import artifact, checkpoint, provenance
+from dlskip.batches import Batch, Encoded, collate, encode
+from dlskip.config import Params, Train
+from dlskip.data.io import DATA, data_sha256, load_training
+from dlskip.train import Run, Step, finish, train
+
+
+class Cell:
+    """One training run of one backbone and seed.
+
+    Args:
+        params: All parameters.
+        stage: Name, also of the default output directory.
+        backbone: Backbone's name.
+        seed: Seed.
+        train: The run's length and learning rate.
+        config: The sections that determine the result, for the provenance and the resume key.
+        out: Output directory; default ``artifacts/<stage>/<backbone>-<seed>``.
+    """
+
+    def __init__(
+        self, params: Params, stage: str, backbone: str, seed: int, train: Train, config: dict[str, BaseModel],
+        out: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.params, self.stage, self.backbone, self.seed, self.train = params, stage, backbone, seed, train
+        self.config = {"model": params.model, **config}
+        self.out = out or artifact.directory(stage, backbone, seed)
+        self.tasks = [*params.prepare.nlu, *params.prepare.mt]
+        self.started, self.data = time.time(), data_sha256(DATA)
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str], split: str) -> list[Encoded]:
+        """Tokenised rows of several tasks."""
+        return encode(load_training(DATA, list(tasks), split), tokenizer, self.train.max_length)
+
+    def held_out(self, tokenizer: PreTrainedTokenizerBase, count: int) -> Batch:
+        """A fixed held-out batch: the same number of validation rows of each task."""
+        each = max(1, count // len(self.tasks))
+        rows = [e for task in self.tasks for e in self.examples(tokenizer, [task], "validation")[:each]]
+        return collate(rows, tokenizer.pad_token_id).to(artifact.device_of(self.params))
+
+    def run(self, step: Step, model: nn.Module, examples: list[Encoded], pad: int, held_out_every: int = 0) -> None:
+        """Trains, writes the artifact and its provenance, and removes the checkpoint."""
+        device = artifact.device_of(self.params)
+        identity: dict[str, Any] = {
+            "config": {k: v.model_dump() for k, v in self.config.items()}, "data": self.data, "seed": self.seed,
+            "backbone": self.params.backbones[self.backbone].model_dump(), "out": str(self.out), "device": device,
+        }  # fmt: skip
+        run = Run(
+            self.stage, self.train, examples, pad, self.seed, device,
+            checkpoint.ROOT / checkpoint.key(self.stage, **identity), held_out_every,
+        )  # fmt: skip
+        train(step, run, self.out)
+        artifact.save(model, self.out, skipping=artifact.has_skipper(model))
+        provenance.write(
+            self.out, stage=self.stage, config=self.config, seed=self.seed, data_sha256=self.data, device=device,
+            started=self.started,
+        )  # fmt: skip
+        finish(run)

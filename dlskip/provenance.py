@@ -1,0 +1,91 @@
+"""Where a result comes from: command, parameters, versions, data, seed, device, time and memory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from dlskip import __version__
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "dvc")
+
+
+def write(
+    directory: Path,
+    *,
+    stage: str,
+    config: dict[str, BaseModel],
+    seed: int | None,
+    data_sha256: str,
+    device: str,
+    started: float,
+) -> dict[str, Any]:
+    """Writes ``directory/provenance.json`` and returns its contents.
+
+    Args:
+        directory: An existing artifact directory.
+        stage: Name of the stage.
+        config: The sections of params.yaml that it used.
+        seed: The cell's seed.
+        data_sha256: Hash of the prepared rows.
+        device: ``cpu`` or ``cuda``.
+        started: ``time.time()`` at the start.
+    """
+    commit = _git("rev-parse", "HEAD")
+    record = {
+        "stage": stage,
+        "command": " ".join(["python", "-m", f"stages.{stage}", *sys.argv[1:]]),
+        "config": {name: section.model_dump() for name, section in config.items()},
+        "versions": {"python": platform.python_version(), "dlskip": __version__} | {p: _version(p) for p in _PACKAGES},
+        "data_sha256": data_sha256,
+        "seed": seed,
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({_cpu()})",
+        "threads": torch.get_num_threads(),
+        "seconds": round(time.time() - started, 1),
+        "peak_memory_mb": _peak_mb(device),
+        "git_commit": commit,
+        "git_dirty": bool(_git("status", "--porcelain", "--", "dlskip", "stages", "params.yaml")) if commit else None,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    (directory / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _peak_mb(device: str) -> int:
+    if device == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))

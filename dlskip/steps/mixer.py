@@ -1,0 +1,97 @@
+"""MIXER fine-tuning (§3.3 step 4): task loss under the policy's own sampled masks, giving way to REINFORCE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlskip import artifact, tuning
+from dlskip.batches import Batch
+from dlskip.cell import Cell
+from dlskip.config import RL, Mixer, Params
+from dlskip.skip import Sample, skipper_of
+from dlskip.steps.common import target_logits
+from dlskip.steps.reinforce import Trajectories, collapse_alarms, draws, held_out
+from dlskip.train import Metrics, Step
+
+
+def task_weights(config: Mixer, batch: Batch, progress: float) -> Tensor:
+    """Weight of the task loss per predicted token, (N,); the RL objective gets the rest.
+
+    ``linear``: one weight for all, from ``w_start`` to ``w_end``. ``mixer`` (Ranzato et al. 2016): 1 on the first tokens
+    of the target and 0 on a suffix that grows by ``delta`` tokens per stage.
+    """
+    if config.schedule == "linear":
+        w = config.w_start + (config.w_end - config.w_start) * progress
+        return torch.full_like(batch.targets, w, dtype=torch.float32)
+    suffix = int(progress * config.stages) * config.delta
+    rows = batch.input_ids.shape[0]
+    length = torch.zeros(rows, dtype=torch.long, device=batch.rows.device)
+    length = length.index_add(0, batch.rows, torch.ones_like(batch.rows))
+    return (batch.place < length[batch.rows] - suffix).float()
+
+
+class Mix(Step):
+    """Trains everything: LoRA or backbone, adapters and heads.
+
+    Args:
+        model: Model with skipping attached.
+        config: The ``mixer`` section.
+        rl: The ``rl`` section: reward, baseline and entropy are those of the RL stage.
+        held: Held-out examples.
+    """
+
+    def __init__(self, model: nn.Module, config: Mixer, rl: RL, held: Batch) -> None:
+        super().__init__()
+        self.model, self.config, self.held = model, config, held
+        baseline = "rloo" if config.rollouts > 1 else "none"
+        self.rl = rl.model_copy(update={"baseline": baseline})
+        self.skipper = skipper_of(model)
+        self._backbone = tuning.backbone_parameters(model)
+        for parameter in [*self._backbone, *self.skipper.adapters(), *self.skipper.heads()]:
+            parameter.requires_grad_(True)
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [
+            {"params": [*self._backbone, *self.skipper.adapters()]},
+            {"params": self.skipper.heads(), "lr": self.config.head_lr, "weight_decay": 0.0},
+        ]
+
+    def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
+        repeated = batch.repeat(self.config.rollouts)
+        policy = Sample(draws())
+        with self.skipper.using(policy, repeated.deciders):
+            ce = F.cross_entropy(target_logits(self.model, repeated), repeated.targets, reduction="none")
+        rolled = Trajectories(policy, ce, repeated, self.rl, self.config.rollouts)
+        weight = task_weights(self.config, repeated, progress)
+        task = (weight * ce * repeated.weight).sum()
+        objective, bits = rolled.loss(
+            self.skipper, rolled.advantage(torch.zeros(()), None), (1 - weight) * repeated.weight
+        )
+        metrics = {
+            "ce": (ce.detach() * repeated.weight).sum(),
+            "task_weight": weight.mean(),
+            "entropy": bits,
+            **rolled.log(),
+        }
+        return task + objective, metrics
+
+    def held_out(self, step: int) -> Metrics:
+        return held_out(self.model, self.held)
+
+    def alarms(self, step: int, measured: dict[str, float]) -> list[dict[str, Any]]:
+        return collapse_alarms(step, measured, self.rl, self.skipper.num_layers)
+
+
+def mixer(params: Params, backbone: str, seed: int) -> None:
+    """Everything, under the policy's own masks: method ``ours``."""
+    config, out = params.mixer, artifact.directory("ours", backbone, seed)
+    start = artifact.directory("rl", backbone, seed)
+    cell = Cell(params, "mixer", backbone, seed, config.train, {"mixer": config, "rl": params.rl}, out)
+    model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
+    examples = cell.examples(tokenizer, cell.tasks, "train")
+    step = Mix(model, config, params.rl, cell.held_out(tokenizer, params.rl.eval_examples))
+    cell.run(step, model, examples, tokenizer.pad_token_id, params.rl.eval_every)

@@ -1,0 +1,230 @@
+"""REINFORCE on the controllers (§3.2): sampled trajectories, their rewards, and the score-function gradient.
+
+A trajectory is one deciding token's path through the layers. The states are given (detached), so the policy gradient
+needs no backward pass through the transformer blocks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlskip import artifact
+from dlskip.batches import Batch
+from dlskip.cell import Cell
+from dlskip.config import RL, Params
+from dlskip.losses import action_log_prob, cross_entropy, entropy, leave_one_out, reinforce, reward
+from dlskip.skip import Sample, Skipper, Strategy, Threshold, skipper_of
+from dlskip.steps.common import target_logits
+from dlskip.train import Metrics, Step, total_steps
+
+
+def grouped(batch: Batch, copies: int) -> Tensor:
+    """Of a batch repeated ``copies`` times: the index (M, K) of each original decision's K trajectories."""
+    row = batch.rows // copies
+    order = (row * (int(batch.place.max()) + 1) + batch.place).argsort(stable=True)
+    return order.view(-1, copies)
+
+
+def draws() -> torch.Generator:
+    """A CPU generator for action draws, seeded from the step's seeded global state."""
+    return torch.Generator().manual_seed(int(torch.randint(2**62, (1,))))
+
+
+def policy_logits(skipper: Skipper, states: list[Tensor]) -> Tensor:
+    """The controllers' logits at recorded states, with gradient: A states (N, D) -> (N, A)."""
+    layers = [layer for layer in skipper.layers if layer.head is not None]
+    return torch.stack([layer.head(layer.adapter(s)) for layer, s in zip(layers, states, strict=True)], dim=1)  # type: ignore[operator]
+
+
+def strategy_at(config: RL, progress: float) -> Strategy | None:
+    """The sampling strategy with M annealed from its start to 0 over the run."""
+    s = config.sampling
+    m = int((s.m_start + 1) * (1 - progress))
+    return Strategy(s.tau, s.t, m, s.count_skipped) if s.enabled and m > 0 else None
+
+
+class Trajectories:
+    """What one sampled pass yields: N trajectories over A free layers.
+
+    Args:
+        policy: The policy that has just run.
+        ce: (N,) cross entropy of each deciding token's target.
+        batch: The batch, repeated ``copies`` times.
+        config: The ``rl`` section.
+        copies: K.
+    """
+
+    def __init__(self, policy: Sample, ce: Tensor, batch: Batch, config: RL, copies: int) -> None:
+        self.policy, self.batch, self.config, self.copies = policy, batch, config, copies
+        self.skipped = torch.stack(policy.skipped, dim=1)
+        self.bonus = torch.stack(policy.bonus, dim=1)
+        self.layers_run = policy.layers - self.skipped.sum(dim=1).float()
+        self.reward = self.rewarded(ce.detach(), self.layers_run, batch)
+
+    def rewarded(self, ce: Tensor, layers_run: Tensor, batch: Batch) -> Tensor:
+        """Rewards (N,); with `sample` credit every token of a row earns the row's mean."""
+        r = reward(ce, layers_run, self.policy.layers, self.config.cost_weight, self.config.cost)
+        if self.config.credit == "token":
+            return r
+        rows = batch.input_ids.shape[0]
+        count = torch.zeros(rows, device=r.device).index_add(0, batch.rows, torch.ones_like(r))
+        mean = torch.zeros(rows, device=r.device).index_add(0, batch.rows, r) / count
+        return mean[batch.rows]
+
+    def advantage(self, ema: Tensor, greedy: Tensor | None) -> Tensor:
+        """Reward less the configured baseline: (N,). ``greedy`` (M,) rewards the thresholded policy (self_critical)."""
+        kind = self.config.baseline
+        if kind == "none":
+            return self.reward
+        if kind == "ema":
+            return self.reward - ema
+        groups = grouped(self.batch, self.copies)
+        values = self.reward[groups]  # (M, K)
+        if kind == "rloo":
+            centred = leave_one_out(values)
+        else:
+            assert greedy is not None
+            centred = values - greedy[:, None]
+        return torch.empty_like(self.reward).index_copy(0, groups.flatten(), centred.flatten())
+
+    def loss(self, skipper: Skipper, advantage: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Policy-gradient loss with entropy bonus, and the mean entropy; ``weight`` (N,) of the trajectories."""
+        logits = policy_logits(skipper, self.policy.states)
+        log_prob = action_log_prob(logits, self.skipped, self.bonus)
+        bits = entropy(logits)
+        loss = reinforce(log_prob, advantage, weight) - self.config.entropy * (bits.sum(dim=1) * weight).sum()
+        return loss, bits.mean().detach()
+
+    def log(self) -> Metrics:
+        """Reward and rates, for the curves."""
+        return {
+            "reward": (self.reward * self.batch.weight).sum(),
+            "layers_run": (self.layers_run * self.batch.weight).sum(),
+            "skip_sampled": 1 - (self.layers_run * self.batch.weight).sum() / self.policy.layers,
+        }
+
+
+class Reinforce(Step):
+    """Trains adapters and heads; backbone and LoRA stay frozen.
+
+    Args:
+        model: Model with skipping attached.
+        config: The ``rl`` section.
+        held: Held-out examples for the sampled and thresholded skip rates.
+        quiet_until: No collapse alarm before this step: fresh heads agree with nobody.
+    """
+
+    def __init__(self, model: nn.Module, config: RL, held: Batch, quiet_until: int) -> None:
+        super().__init__()
+        self.model, self.config, self.skipper = model, config, skipper_of(model)
+        self.held, self.quiet_until = held, quiet_until
+        self.register_buffer("extra_ema", torch.zeros(2))  # moving average of the reward, and its total weight
+        for parameter in [*self.skipper.adapters(), *self.skipper.heads()]:
+            parameter.requires_grad_(True)
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [
+            {"params": self.skipper.adapters()},
+            {"params": self.skipper.heads(), "lr": self.config.head_lr, "weight_decay": 0.0},
+        ]
+
+    def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
+        copies = self.config.rollouts
+        repeated = batch.repeat(copies)
+        policy = Sample(draws(), strategy_at(self.config, progress))
+        with torch.no_grad(), self.skipper.using(policy, repeated.deciders):
+            ce = F.cross_entropy(target_logits(self.model, repeated), repeated.targets, reduction="none")
+        rolled = Trajectories(policy, ce, repeated, self.config, copies)
+        greedy = self._greedy(rolled, batch) if self.config.baseline == "self_critical" else None
+        advantage = rolled.advantage(self._ema(rolled.reward), greedy)
+        loss, bits = rolled.loss(self.skipper, advantage, repeated.weight)
+        return loss, {**rolled.log(), "ce_reward": (ce * repeated.weight).sum(), "entropy": bits}
+
+    def _greedy(self, rolled: Trajectories, batch: Batch) -> Tensor:
+        with torch.no_grad(), self.skipper.using(Threshold(0.5), batch.deciders):
+            ce = F.cross_entropy(target_logits(self.model, batch), batch.targets, reduction="none")
+        assert self.skipper.last is not None
+        run = self.skipper.last.run_matrix().sum(dim=1).to(ce.device).float()
+        return rolled.rewarded(ce, run, batch)
+
+    def _ema(self, rewards: Tensor) -> Tensor:
+        """The moving average before this step's rewards join it (bias-corrected; 0 at first)."""
+        total, weight = self.extra_ema.unbind()  # type: ignore[operator]
+        before = total / weight.clamp(min=1e-8)
+        with torch.no_grad():
+            self.extra_ema.mul_(0.9).add_(torch.stack([0.1 * rewards.mean(), weight.new_tensor(0.1)]))  # type: ignore[operator]
+        return before
+
+    def held_out(self, step: int) -> Metrics:
+        return held_out(self.model, self.held)
+
+    def alarms(self, step: int, measured: dict[str, float]) -> list[dict[str, Any]]:
+        return [] if step < self.quiet_until else collapse_alarms(step, measured, self.config, self.skipper.num_layers)
+
+
+@torch.no_grad()
+def held_out(model: nn.Module, batch: Batch) -> Metrics:
+    """Skip rates and cross entropy of the sampled and the thresholded policy, and at full depth, on held-out data."""
+    skipper = skipper_of(model)
+    result: Metrics = {}
+    with skipper.full_depth():
+        result["ce_full"] = cross_entropy(target_logits(model, batch), batch.targets, batch.weight)
+    for name, policy in (("sampled", Sample(torch.Generator().manual_seed(0))), ("threshold", Threshold(0.5))):
+        with skipper.using(policy, batch.deciders):
+            result[f"ce_{name}"] = cross_entropy(target_logits(model, batch), batch.targets, batch.weight)
+        assert skipper.last is not None
+        result[f"skip_{name}"] = 1 - skipper.last.run_matrix().float().mean()
+    return result
+
+
+def collapse_alarms(step: int, measured: dict[str, float], config: RL, layers: int) -> list[dict[str, Any]]:
+    """Alarms on collapse: everything skipped, nothing skipped, or the two rates apart (method §4)."""
+    sampled, thresholded = measured["val_skip_sampled"], measured["val_skip_threshold"]
+    most = (layers - 2) / layers
+    found = []
+    if thresholded > 0.98 * most:
+        found.append(("all-skip", f"the thresholded policy skips every free layer ({thresholded:.0%})"))
+    if thresholded < 0.01:
+        found.append(("none-skip", f"the thresholded policy skips nothing (sampled: {sampled:.0%})"))
+    if abs(sampled - thresholded) > config.alarm_gap:
+        found.append(("rates-apart", f"sampled {sampled:.0%} against thresholded {thresholded:.0%} skipped"))
+    return [{"step": step, "kind": kind, "message": message} for kind, message in found]
+
+
+def rl(params: Params, backbone: str, seed: int) -> None:
+    """Controllers learn which layers to skip."""
+    train_controllers(params, params.rl, "rl", backbone, seed, None)
+
+
+def train_controllers(params: Params, config: RL, stage: str, backbone: str, seed: int, out: Path | None) -> None:
+    """One RL run from the skip-pretrained model."""
+    start = artifact.directory("skip_pretrain", backbone, seed)
+    cell = Cell(params, stage, backbone, seed, config.train, {"rl": config}, out)
+    model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
+    skipper_of(model).init_heads(config.init_skip)
+    examples = cell.examples(tokenizer, cell.tasks, "train")
+    quiet = total_steps(config.train, len(examples)) // 4
+    step = Reinforce(model, config, cell.held_out(tokenizer, config.eval_examples), quiet)
+    cell.run(step, model, examples, tokenizer.pad_token_id, config.eval_every)
+
+
+def ablations(params: Params, backbone: str, seed: int) -> None:
+    """Short RL runs from the same start, one per variant of the ``rl`` section."""
+    for name, overrides in params.ablations.variants.items():
+        config = merged(params.rl, overrides)
+        config = config.model_copy(update={"train": config.train.model_copy(update={"steps": params.ablations.steps})})
+        out = artifact.directory("ablations", backbone, seed) / name
+        train_controllers(params, config, "ablations", backbone, seed, out)
+
+
+def merged(config: RL, overrides: dict[str, Any]) -> RL:
+    """A section with nested overrides, validated again."""
+    data = config.model_dump()
+    for key, value in overrides.items():
+        data[key] = data[key] | value if isinstance(value, dict) and isinstance(data.get(key), dict) else value
+    return RL.model_validate(data)

@@ -1,0 +1,13 @@
+"""Stage adapter_init: adapters alone, on instructions."""
+
+from dlskip import config
+from dlskip.cli import stage
+from dlskip.steps import supervised
+
+
+def main(backbone: str, seed: int) -> None:
+    supervised.adapter_init(config.load(), backbone, seed)
+
+
+if __name__ == "__main__":
+    stage(main, "backbone", "seed")

@@ -1,0 +1,13 @@
+"""Stage finetune: the fine-tuned unskipped model."""
+
+from dlskip import config
+from dlskip.cli import stage
+from dlskip.steps import supervised
+
+
+def main(backbone: str, seed: int) -> None:
+    supervised.finetune(config.load(), backbone, seed)
+
+
+if __name__ == "__main__":
+    stage(main, "backbone", "seed")

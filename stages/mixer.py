@@ -1,0 +1,13 @@
+"""Stage mixer: everything, under the policy's own masks."""
+
+from dlskip import config
+from dlskip.cli import stage
+from dlskip.steps import mixer
+
+
+def main(backbone: str, seed: int) -> None:
+    mixer.mixer(config.load(), backbone, seed)
+
+
+if __name__ == "__main__":
+    stage(main, "backbone", "seed")

@@ -1,0 +1,13 @@
+"""Stage skip_pretrain: random skips under a teacher."""
+
+from dlskip import config
+from dlskip.cli import stage
+from dlskip.steps import pretrain
+
+
+def main(backbone: str, seed: int) -> None:
+    pretrain.skip_pretrain(config.load(), backbone, seed)
+
+
+if __name__ == "__main__":
+    stage(main, "backbone", "seed")
