@@ -1,16 +1,17 @@
 """Stage prepare: raw rows to validated prompts, manifest and overlap report."""
 
-from pathlib import Path
-
 from dlskip import backbone, config
 from dlskip.cli import stage
+from dlskip.data.io import DATA
 from dlskip.data.prepare import prepare
 
 
 def main() -> None:
     params = config.load()
     tokenizers = {name: backbone.load_tokenizer(name, params.backbones[name]) for name in params.grid.backbones}
-    prepare(params.prepare, Path("data/prepared"), tokenizers)
+    prepare(params.prepare, DATA, tokenizers)
+    for name in ("manifest.json", "overlap.json"):  # beside the rows: they change with the backbones, the rows do not
+        (DATA / name).replace(DATA.parent / name)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def write_world(root: Path, params: config.Params, n: int = 40) -> None:
                 _training(root / "artifacts" / folder / f"{backbone}-{seed}", seed)
             for i, variant in enumerate(params.ablations.variants):
                 _training(root / "artifacts/ablations" / f"{backbone}-{seed}" / variant, seed + 10 * i)
-    prepared = root / "data" / "prepared"
-    prepared.mkdir(parents=True)
+    data = root / "data"
+    data.mkdir(parents=True)
     split = {"rows": 9, "labels": {"yes": 4}, "tokens": {"smollm2": {"median": 9.0, "max": 12.0}}, "notes": {}}
     manifest = {
         "source": "embedded",
@@ -58,8 +58,8 @@ def write_world(root: Path, params: config.Params, n: int = 40) -> None:
         "data_sha256": "0" * 64,
         "splits": {"a/train": split},
     }
-    (prepared / "manifest.json").write_text(json.dumps(manifest))
-    (prepared / "overlap.json").write_text(json.dumps({"a": {"train_and_test": 0}}))
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    (data / "overlap.json").write_text(json.dumps({"a": {"train_and_test": 0}}))
 
 
 def _provenance(out: Path, seed: int) -> None:

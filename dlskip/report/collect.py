@@ -50,7 +50,7 @@ class Collected:
 
 
 def collect(params: Params, root: Path) -> Collected:
-    """Reads ``evaluations/``, ``artifacts/`` and ``data/prepared/`` under ``root``.
+    """Reads ``evaluations/``, ``artifacts/`` and ``data/`` under ``root``.
 
     Raises:
         DlskipError: A file of a cell that is there is missing or has other columns.
@@ -86,8 +86,8 @@ def collect(params: Params, root: Path) -> Collected:
         if parts:
             setattr(found, name, pd.concat(parts, ignore_index=True))
     found.predictions = pd.DataFrame(predictions, columns=PREDICTIONS)
-    prepared = root / "data" / "prepared"
-    found.manifest, found.overlap = _json(prepared / "manifest.json", {}), _json(prepared / "overlap.json", {})
+    data = root / "data"
+    found.manifest, found.overlap = _json(data / "manifest.json", {}), _json(data / "overlap.json", {})
     return found
 
 

@@ -51,8 +51,8 @@ def finetune(params: Params, backbone: str, seed: int) -> None:
 
 def adapter_init(params: Params, backbone: str, seed: int) -> None:
     """Adapters alone on instruction data, everything else frozen."""
-    config = {"adapter_init": params.adapter_init, "skip_pretrain": params.skip_pretrain}
-    cell = Cell(params, "adapter_init", backbone, seed, params.adapter_init.train, config)
+    config = params.adapter_init
+    cell = Cell(params, "adapter_init", backbone, seed, config.train, {"adapter_init": config})
     model, tokenizer = artifact.build(params, backbone, weights=artifact.start_weights(params, backbone, seed))
     step = Supervised(model, skipper_of(model).adapters())
     cell.run(step, model, cell.examples(tokenizer, [INSTRUCTIONS], "train"), tokenizer.pad_token_id)
