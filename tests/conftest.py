@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from dlskip import tuning
 from dlskip.backbone import find_layers, find_stack, output_logits
 from dlskip.batches import Batch, Encoded, collate
-from dlskip.config import Tune
+from dlskip.config import RL, Tune
 from dlskip.skip import Skipper, attach
 from dlskip.tiny import VOCAB, tiny
 
@@ -132,3 +132,15 @@ def masked_logits() -> Callable[..., Tensor]:
                 handle.remove()
 
     return compute
+
+
+@pytest.fixture(scope="session")
+def rl_section() -> Callable[..., RL]:
+    """Makes an ``rl`` section with overrides."""
+
+    def make(**overrides: Any) -> RL:
+        train = overrides.pop("train", {"steps": 4, "batch": 4, "lr": 1e-3})
+        sampling = {"enabled": True} | overrides.pop("sampling", {})
+        return RL.model_validate({"train": train, "head_lr": 1e-2, "sampling": sampling} | overrides)
+
+    return make

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dlskip import artifact
 from dlskip.batches import Batch
 from dlskip.cell import Cell
-from dlskip.config import RL, Params
+from dlskip.config import RL, Params, merged
 from dlskip.losses import action_log_prob, cross_entropy, entropy, leave_one_out, reinforce, reward
 from dlskip.skip import Sample, Skipper, Strategy, Threshold, skipper_of
 from dlskip.steps.common import target_logits
@@ -42,9 +42,9 @@ def policy_logits(skipper: Skipper, states: list[Tensor]) -> Tensor:
 
 
 def strategy_at(config: RL, progress: float) -> Strategy | None:
-    """The sampling strategy with M annealed from its start to 0 over the run."""
+    """The sampling strategy with M annealed from its start to 0 over the run, every value equally long."""
     s = config.sampling
-    m = int((s.m_start + 1) * (1 - progress))
+    m = min(s.m_start, int((s.m_start + 1) * (1 - progress)))
     return Strategy(s.tau, s.t, m, s.count_skipped) if s.enabled and m > 0 else None
 
 
@@ -220,11 +220,3 @@ def ablations(params: Params, backbone: str, seed: int) -> None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"steps": params.ablations.steps})})
         out = artifact.directory("ablations", backbone, seed) / name
         train_controllers(params, config, "ablations", backbone, seed, out)
-
-
-def merged(config: RL, overrides: dict[str, Any]) -> RL:
-    """A section with nested overrides, validated again."""
-    data = config.model_dump()
-    for key, value in overrides.items():
-        data[key] = data[key] | value if isinstance(value, dict) and isinstance(data.get(key), dict) else value
-    return RL.model_validate(data)
