@@ -113,8 +113,14 @@ class SkipLayer(nn.Module):
         if cache is None:
             result = self._original(part, **kwargs)
         else:
+            before = cache.fresh
             with cache.selected(selection):
                 result = self._original(part, **kwargs)
+            if cache.fresh is before and current.deciders is not None:
+                raise DlskipError(
+                    f"layer {self.index} left no keys for the tokens that skip", where="per-token masks",
+                    mend="switch gradient checkpointing off (it drops the cache), or use mask_unit: sample",
+                )  # fmt: skip
         rest = None
         if isinstance(result, tuple):
             result, rest = result[0], result[1:]
