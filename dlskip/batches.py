@@ -139,7 +139,8 @@ def collate(examples: Sequence[Encoded], pad: int) -> Batch:
         weight += [1 / (size * len(e.target))] * len(e.target)
     return Batch(
         ids, mask, (mask.cumsum(1) - 1).clamp(min=0),
-        torch.tensor(rows), torch.tensor(tokens), torch.tensor(targets), torch.tensor(place), owner, torch.tensor(weight),
+        torch.tensor(rows), torch.tensor(tokens), torch.tensor(targets), torch.tensor(place), owner,
+        torch.tensor(weight),
         tuple(e.task for e in examples),
     )  # fmt: skip
 

@@ -57,6 +57,7 @@ class Cell:
         identity: dict[str, Any] = {
             "config": {k: v.model_dump() for k, v in self.config.items()}, "data": self.data, "seed": self.seed,
             "backbone": self.params.backbones[self.backbone].model_dump(), "out": str(self.out), "device": device,
+            "start": checkpoint.fingerprint(step),
         }  # fmt: skip
         run = Run(
             self.stage, self.train, examples, pad, self.seed, device,

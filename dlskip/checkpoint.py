@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,6 +36,16 @@ def trainable_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
+def fingerprint(module: nn.Module) -> str:
+    """A hash of the weights that a run starts from, so that a checkpoint is never resumed from another start."""
+    digest = hashlib.sha256()
+    for name, p in module.named_parameters():
+        if p.requires_grad or "lora_" in name or "dlskip" in name:  # all else is the backbone, known by its name
+            digest.update(name.encode())
+            digest.update(p.detach().flatten().cpu().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, log: list[dict[str, Any]]) -> None:
     """Writes weights, optimizer state, the finished step count and the log so far.
 
@@ -53,8 +62,8 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: 
         previous = path.with_name(path.name + ".old")
         shutil.rmtree(previous, ignore_errors=True)
         if path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
+            path.replace(previous)
+        temporary.replace(path)
         shutil.rmtree(previous, ignore_errors=True)
     except OSError as error:
         raise DlskipError(
@@ -70,7 +79,7 @@ def load(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tup
     """
     previous = path.with_name(path.name + ".old")
     if not path.exists() and previous.exists():
-        os.replace(previous, path)
+        previous.replace(path)
     if not (path / "state.json").is_file():
         return 0, []
     state = json.loads((path / "state.json").read_text())

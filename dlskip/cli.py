@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from dlskip.errors import DlskipError
+
+# Libraries' remarks on each other, which a reader of the pipeline's output can do nothing about. Set here because a
+# stage imports this module before them.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|peft|accelerate")
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def stage(main: Callable[..., Any], *arguments: str) -> None:

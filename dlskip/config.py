@@ -8,21 +8,24 @@ stops with the key's path.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML, YAMLError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from dlskip.errors import DlskipError
+from dlskip.cli import stage
+from dlskip.errors import DlskipError, offences
 
 PARAMS = Path("params.yaml")
 Share = Field(ge=0.0, le=1.0)
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # part of paths and of DVC's keys
 
 
 class Section(BaseModel):
     """A section of params.yaml: unknown keys are errors, values are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Grid(Section):
@@ -150,14 +153,10 @@ class RL(Section):
 
     train: Train
     rollouts: int = Field(4, ge=1, description="K sampled trajectories per example")
-    cost: Literal["layers_run", "signed"] = Field(
-        "layers_run", description="the text's l_n / L, or the formula's sum of +-1"
-    )
+    cost: Literal["layers_run", "signed"] = Field("layers_run", description="l_n / L, or the formula's sum of +-1")
     cost_weight: float = Field(0.3, ge=0, description="lambda")
     baseline: Literal["none", "ema", "self_critical", "rloo"] = "rloo"
-    credit: Literal["token", "sample"] = Field(
-        "token", description="reward of a deciding token's own target, or of the whole sample"
-    )
+    credit: Literal["token", "sample"] = Field("token", description="reward of a token's own target, or its sample's")
     entropy: float = Field(0.003, ge=0, description="entropy bonus: keeps the threshold a dial")
     head_lr: float = Field(gt=0, description="learning rate of the heads; `train.lr` is the adapters'")
     init_skip: float = Field(0.4, gt=0, lt=1, description="skip probability that fresh heads start from")
@@ -209,7 +208,7 @@ class Evaluate(Section):
 class Ablations(Section):
     """Variants of the RL stage, trained from the same start with a smaller budget."""
 
-    variants: dict[str, dict[str, Any]] = Field(description="name -> overrides of the `rl` section")
+    variants: dict[Name, dict[str, Any]] = Field(description="name -> overrides of the `rl` section")
     steps: int = Field(ge=1)
 
 
@@ -226,7 +225,7 @@ class Params(Section):
     recipe: str
     device: Literal["auto", "cpu", "cuda"] = "auto"
     grid: Grid
-    backbones: dict[str, Backbone]
+    backbones: dict[Name, Backbone]
     model: Model
     prepare: Prepare
     finetune: Finetune
@@ -243,6 +242,23 @@ class Params(Section):
         if missing := [name for name in self.grid.backbones if name not in self.backbones]:
             raise ValueError(f"grid.backbones names {missing}, which `backbones` does not define")
         return self
+
+    @model_validator(mode="after")
+    def _variants_are_valid(self) -> Params:
+        for name, overrides in self.ablations.variants.items():
+            try:
+                merged(self.rl, overrides)
+            except ValidationError as error:
+                raise ValueError(offences(error, RL.model_fields, f"ablations.variants.{name}.")) from error
+        return self
+
+
+def merged(config: RL, overrides: dict[str, Any]) -> RL:
+    """A section with nested overrides, validated again."""
+    data = config.model_dump()
+    for key, value in overrides.items():
+        data[key] = data[key] | value if isinstance(value, dict) and isinstance(data.get(key), dict) else value
+    return RL.model_validate(data)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -271,14 +287,15 @@ def validate(data: dict[str, Any], where: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']} (got {e['input']!r:.60})" for e in error.errors()
-        ]
-        raise DlskipError(
-            "; ".join(lines), where=where, mend="dlskip/config.py lists every key with its type and range"
-        ) from error
+        known = {name for section in Section.__subclasses__() for name in section.model_fields}
+        mend = "dlskip/config.py lists every key with its type and range"
+        raise DlskipError(offences(error, known), where=where, mend=mend) from error
 
 
 def load(path: Path = PARAMS) -> Params:
     """Reads and validates ``params.yaml``."""
     return validate(read_yaml(path), str(path))
+
+
+if __name__ == "__main__":  # checks params.yaml before DVC reads it
+    stage(load)

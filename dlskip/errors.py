@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+
 
 class DlskipError(Exception):
     """A mistake the user can mend: a bad parameter, a broken row, a missing model.
@@ -16,3 +21,26 @@ class DlskipError(Exception):
         self.message, self.where, self.mend = message, where, mend
         text = f"{where}: {message}" if where else message
         super().__init__(f"{text}\n  mend: {mend}" if mend else text)
+
+
+def offences(error: ValidationError, known: Iterable[str], prefix: str = "") -> str:
+    """A validation error on one line: each key's path, what is wrong with it, and what was found.
+
+    Args:
+        error: Pydantic's error.
+        known: Keys that there are, to suggest one for a misspelt key.
+        prefix: Path of the validated part.
+    """
+    parts = []
+    for e in error.errors(include_url=False):
+        problem, found = e["msg"].removeprefix("Value error, "), f" (got {e['input']!r:.60})"
+        if e["type"] == "extra_forbidden":
+            close = get_close_matches(str(e["loc"][-1]), sorted(known), 1)
+            problem = "unknown key" + (f", did you mean `{close[0]}`?" if close else "")
+        elif e["type"] == "missing":
+            problem, found = "is missing", ""
+        elif e["type"] == "value_error":
+            found = ""  # our own sentence says it
+        path = prefix + ".".join(map(str, e["loc"]))
+        parts.append(f"{path}: {problem}{found}" if path else f"{problem}{found}")
+    return "; ".join(parts)

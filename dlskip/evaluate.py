@@ -89,7 +89,7 @@ class Evaluator:
         self.signatures: dict[str, dict[str, str]] = {}
 
     def run(self) -> None:
-        """All tasks, all settings; tasks outermost, so that compared settings are timed within seconds of each other."""
+        """All tasks, all settings; tasks outermost, so that compared settings are timed within seconds of another."""
         config = self.params.evaluate
         tasks = [*self.params.prepare.nlu, *self.params.prepare.mt]
         per_task = (1 + len(config.thresholds)) * len(config.batches) + config.random_control * len(config.thresholds)

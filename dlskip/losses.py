@@ -80,7 +80,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def reinforce(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
-    """The loss whose gradient is ``-grad J`` (eq 13): weighted mean over N trajectories of ``-A sum_t log pi(a_t | s_t)``.
+    """The loss whose gradient is ``-grad J`` (eq 13): weighted mean over N trajectories of ``-A sum log pi(a|s)``.
 
     Args:
         log_prob: (N, A) of the actions of each trajectory.

@@ -127,6 +127,8 @@ def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], No
     main = accelerator.is_main_process
     live_dir = run.resume.with_name(run.resume.name + ".live")
     alarms: list[dict[str, Any]] = [row["alarm"] for row in log if "alarm" in row]
+    if start and main:
+        tqdm.write(f"{run.stage}: going on from the checkpoint at step {start} of {total}")
     with _live(live_dir, log, main) as live:
         bar = tqdm(range(start, total), initial=start, total=total, desc=run.stage, disable=not main, mininterval=2.0)
         for step in bar:

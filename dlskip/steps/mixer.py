@@ -21,8 +21,8 @@ from dlskip.train import Metrics, Step
 def task_weights(config: Mixer, batch: Batch, progress: float) -> Tensor:
     """Weight of the task loss per predicted token, (N,); the RL objective gets the rest.
 
-    ``linear``: one weight for all, from ``w_start`` to ``w_end``. ``mixer`` (Ranzato et al. 2016): 1 on the first tokens
-    of the target and 0 on a suffix that grows by ``delta`` tokens per stage.
+    ``linear``: one weight for all, from ``w_start`` to ``w_end``. ``mixer`` (Ranzato et al. 2016): 1 on the target's
+    first tokens and 0 on a suffix that grows by ``delta`` tokens per stage.
     """
     if config.schedule == "linear":
         w = config.w_start + (config.w_end - config.w_start) * progress
