@@ -242,6 +242,8 @@ def test_tables_equal_recomputation_from_results(built):
     )["skip_std"]
     table = pd.read_csv(reports / "tables" / "variance.csv").set_index("task")
     assert table.loc["English to Chinese", "ours at 0.5"] == pytest.approx(std.mean(), abs=1e-5)
+    cost = pd.read_csv(reports / "tables" / "cost.csv").set_index("cell")["minutes"]
+    assert cost["all"] == pytest.approx(cost.drop("all").sum(), abs=1e-4)
     mean = 100 * results.query("method == 'vanilla' and metric == 'f1_macro'")["value"].mean()
     head = pd.read_csv(reports / "tables" / "headline.csv").set_index("method")
     assert head.loc["vanilla", "NLU macro F1"] == pytest.approx(mean, abs=1e-5)

@@ -22,7 +22,7 @@ PAPER = read_yaml(Path(__file__).with_name("paper.yaml"))
 
 def build(views: Sequence[View]) -> list[Table]:
     """All tables over all backbones."""
-    makers = (headline, nlu, mt, settings, variance, speed, glue_metrics)
+    makers = (headline, nlu, mt, settings, variance, speed, glue_metrics, cost)
     needs = {nlu: views[0].nlu, glue_metrics: views[0].nlu, mt: views[0].mt}
     return [maker(views) for maker in makers if needs.get(maker, True)]
 
@@ -223,6 +223,23 @@ def glue_metrics(views: Sequence[View]) -> Table:
         "In % (Matthews correlation x 100). F1 of the positive label and Matthews correlation where GLUE uses them; "
         "invalid = answers that are none of the labels, counted as wrong." + missing_note(views),
         ["backbone", "task", "method", "macro F1", "accuracy", "F1", "Matthews", "invalid", "n"],
+        rows,
+    )  # fmt: skip
+
+
+def cost(views: Sequence[View]) -> Table:
+    """What each cell of the pipeline took, from its provenance."""
+    rows: list[list[Any]] = []
+    for cell, record in views[0].found.provenance.items():
+        rows.append([cell, record["stage"], record["seconds"] / 60, record["peak_memory_mb"] / 1024, record["device"]])
+    if rows:
+        most = max(row[3] for row in rows)
+        rows.append(["all", "", sum(row[2] for row in rows), most, ""])
+    return Table(
+        "cost", "What it cost",
+        "Wall clock of each cell that trains or evaluates, and the peak memory of its process. The stages that prepare "
+        "the backbone and the rows, and draw this report, add about a minute.",
+        ["cell", "stage", "minutes", "peak memory, GiB", "device"],
         rows,
     )  # fmt: skip
 
