@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dlskip.errors import DlskipError
@@ -65,9 +65,10 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: 
             path.replace(previous)
         temporary.replace(path)
         shutil.rmtree(previous, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the system says
+        shutil.rmtree(temporary, ignore_errors=True)
         raise DlskipError(
-            f"cannot write the checkpoint: {error.strerror or error}", where=str(path),
+            f"cannot write the checkpoint: {getattr(error, 'strerror', None) or error}", where=str(path),
             mend="free disk space and start the stage again: it resumes from the last checkpoint",
         ) from error  # fmt: skip
 
@@ -76,29 +77,35 @@ def load(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tup
     """Restores what ``save`` wrote; returns the step to go on from and the log. (0, []) if there is nothing.
 
     A run killed between the two renames of ``save`` leaves the previous checkpoint beside; it is used then.
+
+    Raises:
+        DlskipError: The checkpoint is damaged or belongs to another model; nothing was restored from it.
     """
     previous = path.with_name(path.name + ".old")
     if not path.exists() and previous.exists():
         previous.replace(path)
-    if not (path / "state.json").is_file():
+    if not path.exists():
         return 0, []
-    state = json.loads((path / "state.json").read_text())
+    mend = f"delete {path} to start afresh"
+    try:
+        state = json.loads((path / "state.json").read_text())
+        step, log = int(state["step"]), list(state["log"])
+        weights = load_file(path / "weights.safetensors")
+        moments = {tuple(n.split(".")): t for n, t in load_file(path / "optimizer.safetensors").items()}
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DlskipError(f"a damaged checkpoint: {error}", where=str(path), mend=mend) from error
     own = trainable_state(module)
-    with safe_open(path / "weights.safetensors", "pt") as file:
-        if set(file.keys()) != set(own):
-            raise DlskipError("a checkpoint of another model", where=str(path), mend=f"delete {path} to start afresh")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(file.get_tensor(name))
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    with safe_open(path / "optimizer.safetensors", "pt") as file:
-        for name in file.keys():  # noqa: SIM118 - not a dict
-            index, field = name.split(".")
-            tensor = file.get_tensor(name)
-            optimizer.state[parameters[int(index)]][field] = (
-                tensor if field == "step" else tensor.to(parameters[int(index)].device)
-            )
-    return int(state["step"]), list(state["log"])
+    parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    same = {n: t.shape for n, t in weights.items()} == {n: t.shape for n, t in own.items()}
+    if not same or not {int(index) for index, _ in moments} <= parameters.keys():
+        raise DlskipError("a checkpoint of another model", where=str(path), mend=mend)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+    for (index, field), tensor in moments.items():
+        p = parameters[int(index)]
+        optimizer.state[p][field] = tensor if field == "step" else tensor.to(p.device)
+    return step, log
 
 
 def clear(path: Path) -> None:

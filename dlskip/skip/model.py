@@ -64,9 +64,10 @@ class Skipper(nn.Module):
         """L."""
         return len(self.layers)
 
-    def adapters(self) -> list[nn.Parameter]:
-        """The adapters' parameters."""
-        return [p for layer in self.layers for p in layer.adapter.parameters()]  # type: ignore[union-attr]
+    def adapters(self, *, controlling: bool = False) -> list[nn.Parameter]:
+        """The adapters' parameters; ``controlling``: only of layers that decide about the next one."""
+        layers = (layer for layer in self.layers if not controlling or layer.head is not None)
+        return [p for layer in layers for p in layer.adapter.parameters()]  # type: ignore[union-attr]
 
     def heads(self) -> list[nn.Parameter]:
         """The controller heads' parameters."""

@@ -110,7 +110,9 @@ class Trajectories:
 
 
 class Reinforce(Step):
-    """Trains adapters and heads; backbone and LoRA stay frozen.
+    """Trains the controllers, adapter and head of every layer that has one; backbone and LoRA stay frozen.
+
+    No action depends on the adapters of the last two layers, so the policy gradient leaves them alone.
 
     Args:
         model: Model with skipping attached.
@@ -124,12 +126,12 @@ class Reinforce(Step):
         self.model, self.config, self.skipper = model, config, skipper_of(model)
         self.held, self.quiet_until = held, quiet_until
         self.register_buffer("extra_ema", torch.zeros(2))  # moving average of the reward, and its total weight
-        for parameter in [*self.skipper.adapters(), *self.skipper.heads()]:
+        for parameter in [*self.skipper.adapters(controlling=True), *self.skipper.heads()]:
             parameter.requires_grad_(True)
 
     def groups(self) -> list[dict[str, Any]]:
         return [
-            {"params": self.skipper.adapters()},
+            {"params": self.skipper.adapters(controlling=True)},
             {"params": self.skipper.heads(), "lr": self.config.head_lr, "weight_decay": 0.0},
         ]
 
