@@ -26,22 +26,24 @@ $(STAMP): requirements.lock
 	@touch $@
 
 repro: $(STAMP) ## the whole pipeline, raw data to report
+	@python -m dlskip.config
 	@dvc repro
 	@python -m dlskip.report.headline
 
 smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (< 3 minutes)
-	@python -m pytest -q -s -n 0 tests/test_workflow.py -m workflow -k smoke
+	@python -m pytest -q -s -n 0 tests/test_workflow.py -k smoke
 
 test: $(STAMP) ## lint, types and all tests
 	@ruff check .
 	@ruff format --check .
 	@mypy
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist worksteal
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist loadgroup
 
 recipe: $(STAMP) ## apply recipes/$(R).yaml onto params.yaml, e.g. make recipe R=glue
 	@python -m dlskip.recipe $(R) $(SET)
 
 report: $(STAMP) ## redraw tables, figures and page from the evaluations
+	@python -m dlskip.config
 	@dvc repro figures
 	@python -m dlskip.report.headline
 

@@ -16,15 +16,22 @@ from dlskip.errors import DlskipError
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|peft|accelerate")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
+HELP = {
+    "backbone": "a name under `backbones` in params.yaml",
+    "method": "whose artifact: vanilla or ours",
+    "seed": "of the order of examples, masks and actions",
+}
+
 
 def stage(main: Callable[..., Any], *arguments: str) -> None:
     """Calls ``main`` with the named command-line options (``--seed`` is a number) and reports mistakes on one line.
 
     A full disk is reported likewise; everything else is a bug and keeps its traceback.
     """
-    parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
+    epilog = "Everything else stands in params.yaml. `dvc repro` runs what is out of date."
+    parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__, epilog=epilog)
     for name in arguments:
-        parser.add_argument(f"--{name}", required=True, type=int if name == "seed" else str, help=f"the cell's {name}")
+        parser.add_argument(f"--{name}", required=True, type=int if name == "seed" else str, help=HELP[name])
     options = vars(parser.parse_args())
     try:
         main(**options)

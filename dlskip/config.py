@@ -1,8 +1,7 @@
 """params.yaml as typed, validated objects.
 
-Every hyperparameter of the project is declared here once, with its range and its source in the paper. A stage
-asks for the sections that it reads (``load("rl", "model")``); an unknown key, a wrong type or a value out of range
-stops with the key's path.
+Every hyperparameter of the project is declared here once, with its range and its source in the paper. An unknown key,
+a wrong type or a value out of range stops with the key's path.
 """
 
 from __future__ import annotations
@@ -60,9 +59,7 @@ class Model(Section):
 
     tune: Tune
     bottleneck: int = Field(64, ge=1, description="r of the adapter's D->r->D MLP (eq 5)")
-    controller_reads: Literal["input", "output"] = Field(
-        "input", description="eq 10: A_l of the layer's input or output"
-    )
+    controller_reads: Literal["input", "output"] = Field("input", description="eq 10: A_l of the layer's input/output")
     kv_fill: Literal["copy", "project"] = Field("copy", description="method §6: keys/values of a skipped layer")
 
 
@@ -190,9 +187,7 @@ class Evaluate(Section):
 
     split: Literal["test", "validation"] = "test"
     thresholds: list[float] = Field(min_length=1)
-    batches: list[Literal[1, 8, 16, "per_sample"]] = Field(
-        min_length=1, description="1; majority over 8, 16; per_sample"
-    )
+    batches: list[Literal[1, 8, 16, "per_sample"]] = Field(min_length=1, description="majority over 8 or 16")
     per_sample_batch: int = Field(8, ge=1, description="rows per batch for vanilla, random and per_sample")
     random_control: bool = True
     max_new_tokens: int = Field(48, ge=1, description="longest translation")
@@ -292,9 +287,14 @@ def validate(data: dict[str, Any], where: str = "params.yaml") -> Params:
         raise DlskipError(offences(error, known), where=where, mend=mend) from error
 
 
-def load(path: Path = PARAMS) -> Params:
-    """Reads and validates ``params.yaml``."""
-    return validate(read_yaml(path), str(path))
+def load(path: Path = PARAMS, *, backbone: str | None = None) -> Params:
+    """Reads and validates ``params.yaml``; ``backbone`` must be one that it defines."""
+    params = validate(read_yaml(path), str(path))
+    if backbone is not None and backbone not in params.backbones:
+        raise DlskipError(
+            f"no backbone {backbone!r}", where=f"{path}: backbones", mend=f"one of {', '.join(params.backbones)}"
+        )
+    return params
 
 
 if __name__ == "__main__":  # checks params.yaml before DVC reads it

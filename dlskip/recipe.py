@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from dlskip import config
 from dlskip.errors import DlskipError
@@ -76,6 +77,13 @@ def _merge(base: Any, changes: dict[str, Any], path: tuple[str, ...] = ()) -> No
             base[key] = value
 
 
+def _pair(text: str) -> tuple[str, Any]:
+    key, value = text.split("=", 1)
+    if not all(key.split(".")):
+        raise ValueError(text)
+    return key, YAML(typ="safe", pure=True).load(value)
+
+
 def main() -> None:
     """Command line: applies a recipe onto params.yaml."""
     parser = argparse.ArgumentParser(prog="python -m dlskip.recipe", description="Apply a recipe onto params.yaml.")
@@ -85,10 +93,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        pairs = dict(item.split("=", 1) for item in options.overrides)
-    except ValueError:
-        parser.error("overrides are written key=value")
-    values = {k: YAML(typ="safe", pure=True).load(v) for k, v in pairs.items()}
+        values = dict(map(_pair, options.overrides))
+    except (ValueError, YAMLError):
+        parser.error("changes are written key=value, the value in YAML")
     try:
         config.PARAMS.write_text(render(options.name, values), encoding="utf-8")
     except DlskipError as error:

@@ -6,7 +6,7 @@ from dlskip.steps import supervised
 
 
 def main(backbone: str, seed: int) -> None:
-    supervised.adapter_init(config.load(), backbone, seed)
+    supervised.adapter_init(config.load(backbone=backbone), backbone, seed)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dlskip.cli import stage
 
 
 def main(backbone: str) -> None:
-    params = config.load()
+    params = config.load(backbone=backbone)
     backbones.materialise(backbone, params.backbones[backbone], backbones.MODELS / backbone)
 
 

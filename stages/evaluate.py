@@ -6,7 +6,7 @@ from dlskip.evaluate import evaluate
 
 
 def main(method: str, backbone: str, seed: int) -> None:
-    evaluate(config.load(), method, backbone, seed)
+    evaluate(config.load(backbone=backbone), method, backbone, seed)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dlskip.steps import mixer
 
 
 def main(backbone: str, seed: int) -> None:
-    mixer.mixer(config.load(), backbone, seed)
+    mixer.mixer(config.load(backbone=backbone), backbone, seed)
 
 
 if __name__ == "__main__":

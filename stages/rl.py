@@ -6,7 +6,7 @@ from dlskip.steps import reinforce
 
 
 def main(backbone: str, seed: int) -> None:
-    reinforce.rl(config.load(), backbone, seed)
+    reinforce.rl(config.load(backbone=backbone), backbone, seed)
 
 
 if __name__ == "__main__":

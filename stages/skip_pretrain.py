@@ -6,7 +6,7 @@ from dlskip.steps import pretrain
 
 
 def main(backbone: str, seed: int) -> None:
-    pretrain.skip_pretrain(config.load(), backbone, seed)
+    pretrain.skip_pretrain(config.load(backbone=backbone), backbone, seed)
 
 
 if __name__ == "__main__":
