@@ -44,10 +44,10 @@ def test_mistakes_are_one_message(monkeypatch):
 
 
 def test_a_full_disk_is_a_message_and_other_errors_are_not_hidden(monkeypatch):
-    def full(seed: int) -> None:
+    def full(**_: int) -> None:
         raise OSError(28, "No space left on device", "out.bin")
 
-    def bug(seed: int) -> None:
+    def bug(**_: int) -> None:
         raise OSError(13, "Permission denied", "out.bin")
 
     with pytest.raises(SystemExit, match=r"error: out\.bin: no space left\n  mend: "):

@@ -33,8 +33,9 @@ def test_the_recipes_are_there():
     assert {"embedded", "glue", "paper", "smoke"} <= set(NAMES)
 
 
+@pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_is_valid(there, monkeypatch, name):
+def test_every_recipe_is_valid(monkeypatch, name):
     assert apply(monkeypatch, name).recipe == name
 
 
@@ -62,7 +63,8 @@ def test_a_recipe_changes_only_what_it_lists(there, monkeypatch):
     assert glue["rl"]["train"]["lr"] == default["rl"]["train"]["lr"]
 
 
-def test_open_mappings_are_replaced_whole(there, monkeypatch):
+@pytest.mark.usefixtures("there")
+def test_open_mappings_are_replaced_whole(monkeypatch):
     assert set(apply(monkeypatch, "smoke").backbones) == {"tiny-llama", "tiny-gpt2"}
 
 
@@ -72,7 +74,8 @@ def test_comments_and_notation_survive(there, monkeypatch):
     assert "# lambda" in text and "# layers_run | signed" in text
 
 
-def test_changes_on_the_command_line_win(there, monkeypatch):
+@pytest.mark.usefixtures("there")
+def test_changes_on_the_command_line_win(monkeypatch):
     params = apply(monkeypatch, "glue", "prepare.path=/data/nlp", "rl.cost_weight=1e-1", "grid.seeds=[0, 1]")
     assert params.prepare.path == "/data/nlp"
     assert params.rl.cost_weight == 0.1
