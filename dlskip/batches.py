@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Moves all tensors."""
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.__dict__.items()}
+        moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.__dict__.items()}
         return Batch(**moved)
 
 
@@ -125,7 +126,11 @@ def collate(examples: Sequence[Encoded], pad: int) -> Batch:
     ids = torch.full((size, width), pad, dtype=torch.long)
     mask = torch.zeros((size, width), dtype=torch.long)
     owner = torch.zeros((size, width), dtype=torch.long)
-    rows, tokens, targets, place, weight = [], [], [], [], []
+    rows: list[int] = []
+    tokens: list[int] = []
+    targets: list[int] = []
+    place: list[int] = []
+    weight: list[float] = []
     for i, (e, line) in enumerate(zip(examples, inputs, strict=True)):
         start, first = width - len(line), width - len(e.target)
         ids[i, start:] = torch.tensor(line)

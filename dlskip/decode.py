@@ -73,9 +73,9 @@ def decode(
     Raises:
         DlskipError: The counted layer executions differ from the policy's decisions.
     """
-    stack = find_stack(model)
+    stack: Any = find_stack(model)
     device = next(model.parameters()).device
-    layers = stack.config.num_hidden_layers  # type: ignore[union-attr]
+    layers = int(stack.config.num_hidden_layers)
     inputs = {k: v.to(device) for k, v in left_pad(prompts, pad).items()}
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     position = (mask.cumsum(1) - 1).clamp(min=0)

@@ -23,7 +23,7 @@ from dlskip.data.io import DATA, Example, data_sha256, read_split
 from dlskip.data.tasks import TASKS
 from dlskip.decode import Decoded, decode
 from dlskip.metrics import mt_metrics, nlu_metrics, parse_answer
-from dlskip.skip import FullDepth, Policy, RandomSkip, Skipper, Threshold
+from dlskip.skip import FullDepth, Policy, RandomSkip, Skipper, Threshold, skipper_of
 
 ROOT = Path("evaluations")
 FULL = "full"  # the setting in which nothing is skipped
@@ -159,7 +159,7 @@ class Evaluator:
 
     def _score(self, task: str, examples: list[Example], setting: Setting, outcome: Outcome) -> None:
         definition = TASKS[task]
-        texts = [self.tokenizer.decode(d.tokens, skip_special_tokens=True) for d in outcome.decoded]
+        texts = [str(self.tokenizer.decode(d.tokens, skip_special_tokens=True)) for d in outcome.decoded]
         parsed = (
             [parse_answer(t, definition.labels) for t in texts] if definition.kind == "nlu" else [None] * len(texts)
         )
@@ -222,7 +222,7 @@ def evaluate(params: Params, method: str, backbone: str, seed: int) -> None:
         params, backbone, weights=source, skip=source if skipping else None, skipping=skipping
     )
     model = tuning.merged(model)
-    skipper = artifact.skipper_of(model) if skipping else None
+    skipper = skipper_of(model) if skipping else None
     runner = Evaluator(params, model, skipper, tokenizer, (method, backbone, seed))
     runner.run()
     out = ROOT / method / f"{backbone}-{seed}"

@@ -43,11 +43,12 @@ def write(
         started: ``time.time()`` at the start.
     """
     commit = _git("rev-parse", "HEAD")
+    packages = {p: _version(p) for p in _PACKAGES}
     record = {
         "stage": stage,
         "command": " ".join(["python", "-m", f"stages.{stage}", *sys.argv[1:]]),
         "config": {name: section.model_dump() for name, section in config.items()},
-        "versions": {"python": platform.python_version(), "dlskip": __version__} | {p: _version(p) for p in _PACKAGES},
+        "versions": {"python": platform.python_version(), "dlskip": __version__, **packages},
         "data_sha256": data_sha256,
         "seed": seed,
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({_cpu()})",

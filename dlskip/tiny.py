@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from dlskip.errors import DlskipError
 
 VOCAB = 384  # 256 bytes, a few special tokens, some merges
-_COMMON = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+_COMMON: dict[str, Any] = {"vocab_size": VOCAB, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 _LLAMA_LIKE = {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 512}
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def tiny(family: str, *, layers: int = 6, hidden: int = 32, heads: int = 4, seed
     """
     if family not in FAMILIES:
         raise DlskipError(f"unknown family {family!r}", where=f"tiny-{family}", mend=f"one of {', '.join(FAMILIES)}")
-    fields = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads}
+    fields: dict[str, Any] = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads}
     config = AutoConfig.for_model(**FAMILIES[family], **_COMMON, **fields)
     state = torch.get_rng_state()
     torch.manual_seed(seed)
@@ -55,7 +55,8 @@ def tiny(family: str, *, layers: int = 6, hidden: int = 32, heads: int = 4, seed
             if p.dim() == 2:
                 p.normal_(0, 0.15)
     torch.set_rng_state(state)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

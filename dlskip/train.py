@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,7 +185,7 @@ def finish(run: Run) -> None:
     checkpoint.clear(run.resume)
 
 
-def _record(log: list[dict[str, Any]], live: Live | None, step: int, row: Metrics) -> None:
+def _record(log: list[dict[str, Any]], live: Live | None, step: int, row: Mapping[str, Tensor | float]) -> None:
     values = {name: float(value) for name, value in row.items()}
     log.extend({"step": step, "metric": name, "value": value} for name, value in values.items())
     _show(live, step, values)

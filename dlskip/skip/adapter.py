@@ -53,4 +53,5 @@ class Head(nn.Module):
 
     def forward(self, adapted: Tensor) -> Tensor:
         """Maps the adapter's output (N, D) at the deciding tokens to logits (N,), float32."""
-        return self.out(F.gelu(adapted.to(torch.float32))).squeeze(-1)
+        logits: Tensor = self.out(F.gelu(adapted.to(torch.float32))).squeeze(-1)
+        return logits

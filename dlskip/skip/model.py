@@ -39,15 +39,16 @@ class Skipper(nn.Module):
         super().__init__()
         _, _, blocks = find_layers(model)
         stack = find_stack(model)
-        self.config = stack.config
+        config: Any = stack.config
+        self.config = config
         self.reads, self.kv_fill = reads, kv_fill
         self.enabled = True
         self.policy: Policy = FullDepth()
         self.deciders: Deciders | None = None
         self.current: Pass | None = None
         self.last: Pass | None = None
-        self.tuple_output = self.config.model_type == "falcon"  # its blocks return (hidden, attention weights)
-        count, dim = len(blocks), self.config.hidden_size
+        self.tuple_output = config.model_type == "falcon"  # its blocks return (hidden, attention weights)
+        count, dim = len(blocks), int(config.hidden_size)
         if count < 3:
             raise DlskipError(f"{count} layers leave none to skip: the first and the last always run", where="backbone")
         self.counter = Counter.zeros(count)
@@ -161,7 +162,7 @@ class Skipper(nn.Module):
         )
 
 
-def _causal_lm(model: nn.Module) -> nn.Module:
+def _causal_lm(model: Any) -> nn.Module:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     assert isinstance(base, nn.Module)
     return base

@@ -74,7 +74,7 @@ class Pretrain(Step):
                 unskipped = cross_entropy(target_logits(self.model, batch), batch.targets, batch.weight)
             loss = loss + self.config.ce_unskipped * unskipped
             parts["ce_unskipped"] = unskipped.detach()
-        return loss, parts | {"skip_masks": 1 - runs.float().mean()}
+        return loss, {**parts, "skip_masks": 1 - runs.float().mean()}
 
 
 def skip_pretrain(params: Params, backbone: str, seed: int) -> None:
