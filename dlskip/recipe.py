@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from dlskip import config
@@ -74,7 +75,14 @@ def _merge(base: Any, changes: dict[str, Any], path: tuple[str, ...] = ()) -> No
         if isinstance(value, dict) and isinstance(base.get(key), dict) and here not in _OPEN:
             _merge(base[key], value, here)
         else:
-            base[key] = value
+            base[key] = _flow(value) if isinstance(value, list) else value
+
+
+def _flow(items: list[Any]) -> CommentedSeq:
+    """A list written on one line, as the default's are."""
+    sequence = CommentedSeq(items)
+    sequence.fa.set_flow_style()
+    return sequence
 
 
 def _pair(text: str) -> tuple[str, Any]:

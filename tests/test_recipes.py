@@ -72,6 +72,7 @@ def test_comments_and_notation_survive(there, monkeypatch):
     apply(monkeypatch, "smoke")
     text = (there / "params.yaml").read_text(encoding="utf-8")
     assert "# lambda" in text and "# layers_run | signed" in text
+    assert "backbones: [tiny-llama, tiny-gpt2] # names from" in text and "seeds: [0]" in text
 
 
 @pytest.mark.usefixtures("there")

@@ -219,6 +219,28 @@ def test_killed_stage_resumes_to_the_same_weights(scratch):
     assert not list(resume.glob("*"))
 
 
+@pytest.mark.parametrize(
+    ("change", "new", "common"),
+    [
+        ("grid.seeds=[0, 1]", "-1", ["figures"]),
+        ("grid.backbones=[tiny-llama]", "none", ["figures", "prepare"]),
+        ("prepare.test=4", "none", ["prepare"]),
+        ("skip_pretrain.p=0.3", "skip_pretrain@", []),
+        ("evaluate.traces=2", "evaluate@", []),
+        ("figures.dpi=90", "figures", []),
+    ],
+)
+def test_a_change_marks_only_what_it_concerns(scratch, change, new, common):
+    """What comes after a stale stage is not listed: it runs only if that stage's files change."""
+    scratch.run("python", "-m", "dlskip.recipe", "smoke", change)
+    try:
+        stages = scratch.dvc("stage", "list", "--name-only").split()
+        stale = json.loads(scratch.dvc("status", "--json"))
+    finally:
+        scratch.run("git", "checkout", "-q", "--", "params.yaml")
+    assert sorted(stale) == sorted([*(s for s in stages if new in s), *common])
+
+
 def test_experiment_reruns_what_depends_on_its_parameter(scratch):
     scratch.run("git", "checkout", "-q", "--", ".")
     log = scratch.dvc("exp", "run", "-S", "rl.cost_weight=0.2")
