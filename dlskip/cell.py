@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,7 @@ class Cell:
         self.out = out or artifact.directory(stage, backbone, seed)
         self.tasks = [*params.prepare.nlu, *params.prepare.mt]
         self.started, self.data = time.time(), data_sha256(DATA)
+        torch.manual_seed(seed)  # the model is built next: fresh LoRA, adapters and heads are drawn at random
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str], split: str) -> list[Encoded]:
         """Tokenised rows of several tasks."""

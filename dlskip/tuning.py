@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,10 @@ def save(model: nn.Module, directory: Path) -> None:
             str(directory), selected_adapters=["default"], state_dict=state, save_embedding_layers=False
         )
         (directory / "README.md").unlink(missing_ok=True)  # a template that says nothing
+        written = directory / "adapter_config.json"
+        config = json.loads(written.read_text())
+        config["target_modules"] = sorted(config["target_modules"])  # a set, written in another order each time
+        written.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         return
     directory.mkdir(parents=True, exist_ok=True)
     state = {n: p.detach().contiguous() for n, p in model.named_parameters() if "dlskip" not in n}
