@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlskip.batches import Batch
+from dlskip.config import Mixer
 from dlskip.losses import action_log_prob, entropy, leave_one_out, reinforce, reward
 from dlskip.skip import Sample, Skipper, Strategy
 from dlskip.steps.common import target_logits
+from dlskip.steps.mixer import Mix
 from dlskip.steps.reinforce import Reinforce, Trajectories, collapse_alarms, grouped, policy_logits
 
 Ragged = Callable[..., Batch]
@@ -193,7 +195,7 @@ def test_masks_are_drawn_from_the_policy(
     for actions in all_actions(1):
         found = rolled(model, skipper, batch, actions, rl_section(), 1, strategy)
         frequency = (drawn == actions).all(dim=1).float().mean()
-        assert float(frequency) == pytest.approx(float(probability(skipper, found)), abs=0.03)
+        assert float(frequency) == pytest.approx(float(probability(skipper, found).detach()), abs=0.03)
 
 
 def test_the_log_probability_is_that_of_the_raised_policy() -> None:
@@ -257,6 +259,21 @@ def test_the_backbone_takes_no_part_in_the_gradient(skipping: Any, ragged: Ragge
         "head",
     }
     assert 0 <= float(metrics["skip_sampled"]) <= 0.5
+
+
+def test_joint_finetuning_reaches_the_backbone_through_the_task_loss_alone(
+    skipping: Any, ragged: Ragged, rl_section: Any
+) -> None:
+    """The states are given to the policy gradient: at weight 0 of the task loss, LoRA gets nothing."""
+    for w in (0.0, 0.5):
+        model, _ = skipping(layers=LAYERS, lora=True)
+        train = {"steps": 4, "batch": 2, "lr": 1e-3}
+        config = Mixer.model_validate({"train": train, "w_start": w, "w_end": w, "head_lr": 1e-2})
+        loss, _ = Mix(model, config, rl_section(), ragged((3, 1)))(ragged((3, 2), (2, 1)), 0, 0.0)
+        loss.backward()
+        lora = [p.grad for n, p in model.named_parameters() if "lora_" in n and p.grad is not None]
+        heads = [p.grad for n, p in model.named_parameters() if ".head." in n and p.grad is not None]
+        assert any(g.any() for g in lora) == (w > 0) and any(g.any() for g in heads)
 
 
 def test_collapse_raises_alarms(rl_section: Any) -> None:
