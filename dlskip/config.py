@@ -274,11 +274,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def validate(data: dict[str, Any], where: str = "params.yaml") -> Params:
-    """Checks a mapping against the schema.
-
-    Raises:
-        DlskipError: Names every offending key path and what is wrong with it.
-    """
+    """Checks a mapping against the schema; a ``DlskipError`` names every offending key and what is wrong with it."""
     try:
         return Params.model_validate(data)
     except ValidationError as error:
