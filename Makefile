@@ -47,7 +47,15 @@ report: $(STAMP) ## redraw tables, figures and page from the evaluations
 	@dvc repro figures
 	@python -m dlskip.report.headline
 
+readme: $(STAMP) ## put the headline table into README.md
+	@python -m dlskip.report.headline --readme
+
+reference: $(STAMP) ## keep this run's report as reports/reference/<recipe>
+	@name=$$(python -c 'from dlskip import config; print(config.load().recipe)') && d=reports/reference/$$name && \
+	  rm -rf $$d && mkdir -p $$d && cp -r params.yaml reports/*.csv reports/metrics.json reports/index.html \
+	  reports/tables reports/figures $$d && echo "kept in $$d"
+
 clean: ## remove resumable checkpoints and caches (results stay)
 	@rm -rf .resume .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help env repro smoke test recipe report clean
+.PHONY: help env repro smoke test recipe report readme reference clean

@@ -100,10 +100,7 @@ def test_reinforce_is_the_gradient_of_the_expected_reward(
 
 @pytest.mark.parametrize("credit", ["token", "sample"])
 def test_tokens_are_credited_as_configured(credit: str, small: Any, ragged: Ragged, rl_section: Any) -> None:
-    """Two deciding tokens, sixteen joint masks: a token's own reward, or the row's mean, times the row's gradient.
-
-    Each token's log-probability weighs 1/2, so with `sample` credit the gradient is half that of the mean reward.
-    """
+    """Two deciding tokens, sixteen joint masks: a token's own reward, or the row's mean, times the row's gradient."""
     model, skipper = small
     batch, config = ragged((3, 2)), rl_section(baseline="none", credit=credit, entropy=0.0)
     expected, objective = torch.zeros(()), torch.zeros(())
@@ -115,7 +112,7 @@ def test_tokens_are_credited_as_configured(credit: str, small: Any, ragged: Ragg
         expected = expected + joint * loss
         if credit == "sample":
             assert found.reward[0] == found.reward[1]
-            objective = objective + pi.prod() * found.reward[0] / 2
+            objective = objective + pi.prod() * found.reward[0]
         else:  # the other token's choice is part of the environment
             for i in (0, 1):
                 objective = objective + pi[i] * pi[1 - i].detach() * found.reward[i] / 2

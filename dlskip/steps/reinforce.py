@@ -30,6 +30,12 @@ def grouped(batch: Batch, copies: int) -> Tensor:
     return order.view(-1, copies)
 
 
+def row_tokens(batch: Batch) -> Tensor:
+    """How many tokens of each row decide: (B,) float32."""
+    counts = torch.zeros(batch.input_ids.shape[0], device=batch.rows.device)
+    return counts.index_add(0, batch.rows, torch.ones_like(batch.weight))
+
+
 def draws() -> torch.Generator:
     """A CPU generator for action draws, seeded from the step's seeded global state."""
     return torch.Generator().manual_seed(int(torch.randint(2**62, (1,))))
@@ -71,10 +77,8 @@ class Trajectories:
         r = reward(ce, layers_run, self.policy.layers, self.config.cost_weight, self.config.cost)
         if self.config.credit == "token":
             return r
-        rows = batch.input_ids.shape[0]
-        count = torch.zeros(rows, device=r.device).index_add(0, batch.rows, torch.ones_like(r))
-        mean = torch.zeros(rows, device=r.device).index_add(0, batch.rows, r) / count
-        return mean[batch.rows]
+        total = torch.zeros(batch.input_ids.shape[0], device=r.device).index_add(0, batch.rows, r)
+        return (total / row_tokens(batch))[batch.rows]
 
     def advantage(self, ema: Tensor, greedy: Tensor | None) -> Tensor:
         """Reward less the configured baseline: (N,). ``greedy`` (M,) rewards the thresholded policy (self_critical)."""
@@ -93,11 +97,16 @@ class Trajectories:
         return torch.empty_like(self.reward).index_copy(0, groups.flatten(), centred.flatten())
 
     def loss(self, skipper: Skipper, advantage: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Policy-gradient loss with entropy bonus, and the mean entropy; ``weight`` (N,) of the trajectories."""
+        """Policy-gradient loss with entropy bonus, and the mean entropy.
+
+        ``weight`` (N,) sums to at most 1 as ``Batch.weight`` does. With `sample` credit a row's reward is earned by the
+        actions of all its tokens, so each counts in full and not as its share of the row.
+        """
         logits = policy_logits(skipper, self.policy.states)
         log_prob = action_log_prob(logits, self.skipped, self.bonus)
         bits = entropy(logits)
-        loss = reinforce(log_prob, advantage, weight) - self.config.entropy * (bits.sum(dim=1) * weight).sum()
+        full = weight if self.config.credit == "token" else weight * row_tokens(self.batch)[self.batch.rows]
+        loss = reinforce(log_prob, advantage, full) - self.config.entropy * (bits.sum(dim=1) * weight).sum()
         return loss, bits.mean().detach()
 
     def log(self) -> Metrics:
