@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice, pairwise
+from random import Random
 
 import pytest
 from scipy.sparse import hstack
@@ -39,6 +40,16 @@ def test_splits_share_no_sentence(task):
     assert not found["train"] & found["validation"]
     assert not found["train"] & found["test"]
     assert not found["validation"] & found["test"]
+
+
+@pytest.mark.parametrize("task", NLU)
+def test_some_constructions_wait_for_the_test(task):
+    grammar, rng = NLU[task], Random(0)
+    drawn = {split: [grammar.kind(rng, split) for _ in range(600)] for split in SPLITS}
+    assert set(drawn["train"]) == set(range(len(grammar.weights))) - grammar.unseen
+    for split in ("validation", "test"):
+        share = sum(kind in grammar.unseen for kind in drawn[split]) / 600
+        assert set(drawn[split]) == set(range(len(grammar.weights))) and 0.15 < share < 0.40
 
 
 def test_translation_directions_share_their_split():

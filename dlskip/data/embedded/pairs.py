@@ -1,7 +1,7 @@
 """The three pair tasks: entailment, paraphrase, answerability.
 
-Each construction yields both labels from the same words in another arrangement, so that neither a constant answer nor
-a bag of words can tell them apart.
+A generator takes a label and the number of a construction (``kind``). Each construction yields both labels from the
+same words in another arrangement, so that neither a constant answer nor a bag of words can tell them apart.
 """
 
 from __future__ import annotations
@@ -81,10 +81,9 @@ _COORDINATED = (
 )
 
 
-def entailment(rng: Random, label: int) -> Row:
+def entailment(rng: Random, label: int, kind: int) -> Row:
     """Premise and hypothesis; label 1 = the premise entails the hypothesis."""
     yes = label == 1
-    kind = rng.randrange(7)
     x, y = who(rng)
     past = rng.choice(list(ACTS.values()))[0]
     if kind == 0:  # quantifiers
@@ -136,10 +135,9 @@ def entailment(rng: Random, label: int) -> Row:
     return {"sentence1": up(p), "sentence2": up(h)}
 
 
-def paraphrase(rng: Random, label: int) -> Row:
+def paraphrase(rng: Random, label: int, kind: int) -> Row:
     """Two sentences; label 1 = they mean the same."""
     same = label == 1
-    kind = rng.choices(range(6), [3, 3, 3, 2, 3, 1])[0]
     x, y = who(rng)
     if kind == 0:
         act, part = verb(rng)
@@ -170,7 +168,7 @@ def paraphrase(rng: Random, label: int) -> Row:
     return {"sentence1": up(first), "sentence2": up(second)}
 
 
-def answerability(rng: Random, label: int) -> Row:
+def answerability(rng: Random, label: int, kind: int) -> Row:
     """A question and a sentence; label 1 = the sentence answers the question.
 
     The kind of answer decides (easy to harder: who or what, how many or what colour, when or where or why), or who
@@ -178,7 +176,6 @@ def answerability(rng: Random, label: int) -> Row:
     """
     yes = label == 1
     x, y = two(rng, NAMES)
-    kind = rng.choices(range(6), [8, 5, 4, 2, 2, 1])[0]
     if kind == 0:  # who or what
         stem, past = rng.choice(PERCEIVED)
         what = rng.random() < 0.5

@@ -23,10 +23,9 @@ _PRESENT = [(stem, third) for stem, (past, _, third, _) in PERSON_VERBS.items() 
 _INTRANSITIVE = ["slept", "laughed", "arrived", "smiled", "coughed", "fell", "yawned", "stumbled", "sneezed"]
 
 
-def acceptability(rng: Random, label: int) -> Row:
+def acceptability(rng: Random, label: int, kind: int) -> Row:
     """A sentence; label 1 = acceptable. Both labels use the same words: only their fit differs."""
     good = label == 1
-    kind = rng.randrange(10)
     x, y = two(rng, PERSONS)
     name = rng.choice(NAMES)
     when = rng.choice(["", f" on {rng.choice(DAYS)}", f" in {rng.choice(CITIES)}", " yesterday"])
@@ -100,13 +99,12 @@ def acceptability(rng: Random, label: int) -> Row:
     return {"sentence": up(text) if text[-1] != "?" else text[0].upper() + text[1:]}
 
 
-def sentiment(rng: Random, label: int) -> Row:
+def sentiment(rng: Random, label: int, kind: int) -> Row:
     """An opinion; label 1 = positive. Often lexical, often turned by negation, contrast or somebody else's view."""
     mine, theirs = (GOOD, BAD) if label == 1 else (BAD, GOOD)
     work, name = rng.choice(list(WORKS)), rng.choice(NAMES)
     part = rng.choice(WORKS[work])
     (w1, w2), t1 = two(rng, mine), rng.choice(theirs)
-    kind = rng.choices(range(4), [3, 3, 3, 4])[0]
     if kind == 0:  # lexical
         text = rng.choice(
             [f"{a(w1)} and {w2} {work}", f"the {work} is {w1} and {w2}", f"{a(w1)} {work}, and its {part} is {w2}"]
@@ -139,7 +137,7 @@ def sentiment(rng: Random, label: int) -> Row:
                 f"{a(w1)} {work} where I had expected {a(t1)} one",
             ]
         )
-    else:  # somebody else's view, or a doubled negation (hard)
+    elif kind == 3:  # somebody else's view (hard)
         text = rng.choice(
             [
                 f"{name} called it {t1}, and {name} was wrong",
@@ -148,9 +146,14 @@ def sentiment(rng: Random, label: int) -> Row:
                 f"{name} finds the {part} {w1}; so do I",
                 f"{name} was wrong to call this {work} {t1}",
                 f"{name} was right to call this {work} {w1}",
+                f"only {name} could find this {work} {t1}",
+            ]
+        )
+    else:  # doubled or distant negation (hard)
+        text = rng.choice(
+            [
                 f"it is not true that the {part} is not {w1}",
                 f"it is not true that the {part} is {t1}",
-                f"only {name} could find this {work} {t1}",
                 f"whoever finds the {part} {t1} has not understood it",
                 f"whoever does not find the {part} {w1} has not understood it",
                 f"I am not with those who find the {work} {t1}",
