@@ -12,6 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from dvclive import Live
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from dlskip import checkpoint
@@ -139,7 +141,8 @@ def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], No
             torch.manual_seed(step_seed(run.seed, step))
             batch = batches.at(step).to(accelerator.device)
             module.train()
-            loss, metrics = module(batch, step, step / total)
+            with _attention(accelerator.device):
+                loss, metrics = module(batch, step, step / total)
             if not torch.isfinite(loss):
                 raise DlskipError(
                     f"loss is {loss.item()} at step {step}",
@@ -196,6 +199,11 @@ def _show(live: Live | None, step: int, values: dict[str, float]) -> None:
         live.step = step
         for name, value in values.items():
             live.log_metric(name, value)
+
+
+def _attention(device: torch.device) -> AbstractContextManager[Any]:
+    """On a CPU the fused kernel's backward takes 2 to 4 times as long as plain matrix products, at 20 to 60 tokens."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 class _live:  # noqa: N801 - a context manager used like a function
