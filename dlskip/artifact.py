@@ -8,6 +8,7 @@ Only tensors and JSON are read.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -28,14 +29,17 @@ def directory(method: str, name: str, seed: int, root: Path = ROOT) -> Path:
 
 
 def device_of(params: config.Params) -> str:
-    """``cpu`` or ``cuda`` as the parameters ask.
+    """``cpu`` or ``cuda`` as the parameters ask; of several processes each gets a device of its own.
 
     Raises:
         DlskipError: cuda is asked for and absent.
     """
     if params.device == "cuda" and not torch.cuda.is_available():
         raise DlskipError("no CUDA device", where="params.yaml: device", mend="device: cpu")
-    return "cuda" if params.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if params.device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return "cuda"
 
 
 def build(

@@ -65,7 +65,8 @@ class Cell:
             self.stage, self.train, examples, pad, self.seed, device,
             checkpoint.ROOT / checkpoint.key(self.stage, **identity), held_out_every,
         )  # fmt: skip
-        train(step, run, self.out)
+        if not train(step, run, self.out):
+            return
         artifact.save(model, self.out, skipping=artifact.has_skipper(model))
         provenance.write(
             self.out, stage=self.stage, config=self.config, seed=self.seed, data_sha256=self.data, device=device,

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from dvclive import Live
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -97,13 +97,16 @@ def learning_rate(config: Train, step: int, total: int) -> float:
     return 1 - progress if config.decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def step_seed(seed: int, step: int) -> int:
-    """A seed for all draws of one step."""
-    return (seed * 1_000_003 + step * 7919 + 17) % 2**63
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """A seed for all draws of one step in one process."""
+    return (seed * 1_000_003 + step * 7919 + rank * 104_729 + 17) % 2**63
 
 
-def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], None] | None = None) -> None:
+def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], None] | None = None) -> bool:
     """Trains to the end, resuming if a checkpoint is found; writes ``curves.csv``, ``alarms.json`` and ``live/``.
+
+    Under ``accelerate launch`` each process takes its share of every batch. Returns whether this is the process that
+    writes the results.
 
     Args:
         step_module: What is trained, in place.
@@ -115,7 +118,9 @@ def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], No
         DlskipError: The loss is no longer finite, a checkpoint belongs to another model, or the disk is full.
     """
     config = run.config
-    accelerator = Accelerator(cpu=run.device == "cpu")
+    # A layer that every row of a process skips has no gradient there.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[unused])
     batches = Batches(
         run.examples, run.pad, config.batch, run.seed, rank=accelerator.process_index, world=accelerator.num_processes
     )
@@ -126,7 +131,7 @@ def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], No
     start, log = checkpoint.load(run.resume, step_module, optimizer)
     module = accelerator.prepare(step_module) if accelerator.num_processes > 1 else step_module.to(accelerator.device)
     parameters = [p for g in groups for p in g["params"]]
-    main = accelerator.is_main_process
+    main = bool(accelerator.is_main_process)
     live_dir = run.resume.with_name(run.resume.name + ".live")
     alarms: list[dict[str, Any]] = [row["alarm"] for row in log if "alarm" in row]
     if start and main:
@@ -138,7 +143,7 @@ def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], No
             factor = learning_rate(config, step, total)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = factor * peak
-            torch.manual_seed(step_seed(run.seed, step))
+            torch.manual_seed(step_seed(run.seed, step, accelerator.process_index))
             batch = batches.at(step).to(accelerator.device)
             module.train()
             with _attention(accelerator.device):
@@ -181,6 +186,8 @@ def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], No
         (out / "alarms.json").write_text(json.dumps(alarms, indent=1) + "\n")
         shutil.copytree(live_dir / "plots", out / "live", dirs_exist_ok=True)
         shutil.rmtree(live_dir)
+    accelerator.wait_for_everyone()
+    return main
 
 
 def finish(run: Run) -> None:
