@@ -217,6 +217,8 @@ def test_killed_stage_resumes_to_the_same_weights(scratch):
     assert "finetune: going on from the checkpoint at step" in said
     assert scratch.hashes(out) == before
     assert not list(resume.glob("*"))
+    scratch.run("git", "checkout", "-q", "--", ".")
+    scratch.dvc("checkout", "-f", "-q")  # this run has a provenance of its own
 
 
 @pytest.mark.parametrize(
@@ -242,8 +244,6 @@ def test_a_change_marks_only_what_it_concerns(scratch, change, new, common):
 
 
 def test_experiment_reruns_what_depends_on_its_parameter(scratch):
-    scratch.run("git", "checkout", "-q", "--", ".")
-    scratch.dvc("checkout", "-f", "-q")  # the run that was killed has a provenance of its own
     log = scratch.dvc("exp", "run", "-S", "rl.cost_weight=0.2")
     affected = ("rl@", "mixer@", "evaluate@ours", "ablations@", "figures")
     assert sorted(ran(log)) == sorted(s for s in scratch.stages if s.startswith(affected))
