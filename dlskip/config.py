@@ -191,6 +191,9 @@ class Evaluate(Section):
     per_sample_batch: int = Field(8, ge=1, description="rows per batch for vanilla, random and per_sample")
     random_control: bool = True
     max_new_tokens: int = Field(48, ge=1, description="longest translation")
+    timing_rows: int = Field(
+        8, ge=1, description="rows per translation task (at least a batch) timed at the lengths of full depth"
+    )
     traces: int = Field(2, ge=0, description="sentences per translation task whose per-token depth is kept")
 
     @model_validator(mode="after")

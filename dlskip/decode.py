@@ -59,6 +59,7 @@ def decode(
     pad: int,
     max_new_tokens: int,
     answers: Sequence[Sequence[int]] | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> list[Decoded]:
     """Decodes a batch greedily under the skipper's current policy. Finished rows leave the batch.
 
@@ -69,6 +70,7 @@ def decode(
         eos, pad: Special ids.
         max_new_tokens: Longest output.
         answers: Token ids of the possible answers of a closed task.
+        lengths: Tokens to decode for each prompt, EOS or not: for timing, where every run must do the same work.
 
     Raises:
         DlskipError: The counted layer executions differ from the policy's decisions.
@@ -99,7 +101,8 @@ def decode(
         for place, (row, token) in enumerate(zip(alive, following, strict=True)):
             results[row].tokens.append(token)
             results[row].runs.append(runs[place])
-            if not is_finished(results[row].tokens, answers, eos):
+            tokens = results[row].tokens
+            if not (is_finished(tokens, answers, eos) if lengths is None else len(tokens) >= lengths[row]):
                 keep.append(place)
         if not keep:
             break
@@ -117,6 +120,6 @@ def decode(
             mend="this is a bug in dlskip: the figures of this run cannot be trusted",
         )  # fmt: skip
     for result in results:
-        if result.tokens and result.tokens[-1] == eos:
+        if lengths is None and result.tokens and result.tokens[-1] == eos:
             result.tokens.pop()
     return results

@@ -99,18 +99,15 @@ class Evaluator:
         for task in tasks:
             examples = read_split(DATA, task, config.split)
             encoded = encode(examples, self.tokenizer, 2**20)
-            full_seconds: dict[str, float] = {}
-            self._measure(task, examples[:1], encoded[:1], Setting(self.method, FULL, "1", 1, FullDepth()), keep=False)
+            full: dict[str, tuple[Outcome, float]] = {}
+            self._decode(task, encoded[:1], Setting(self.method, FULL, "1", 1, FullDepth()))  # warm-up
             for setting in self._settings():
                 outcome = self._measure(task, examples, encoded, setting)
-                if setting.name == FULL:
-                    full_seconds[setting.batch] = outcome.seconds
-                self._time(task, setting, outcome, full_seconds.get(setting.batch))
+                self._time(task, encoded, setting, outcome, full)
                 bar.update()
                 if self.skipper and config.random_control and setting.batch == "per_sample" and setting.name != FULL:
                     control = self._control(setting, outcome)
-                    outcome = self._measure(task, examples, encoded, control)
-                    self._time(task, control, outcome, full_seconds.get("per_sample"))
+                    self._time(task, encoded, control, self._measure(task, examples, encoded, control), full)
                     bar.update()
         bar.close()
 
@@ -132,8 +129,13 @@ class Evaluator:
         policy = RandomSkip(skips["skip_prefill"], skips["skip_decode"], seed=self.seed)
         return Setting("random", setting.name, "per_sample", setting.size, policy)
 
-    def _measure(
-        self, task: str, examples: list[Example], encoded: list[Encoded], setting: Setting, *, keep: bool = True
+    def _measure(self, task: str, examples: list[Example], encoded: list[Encoded], setting: Setting) -> Outcome:
+        outcome = self._decode(task, encoded, setting)
+        self._score(task, examples, setting, outcome)
+        return outcome
+
+    def _decode(
+        self, task: str, encoded: list[Encoded], setting: Setting, lengths: Sequence[int] | None = None
     ) -> Outcome:
         definition = TASKS[task]
         answers = None
@@ -147,15 +149,13 @@ class Evaluator:
         began = time.perf_counter()
         with self.skipper.using(setting.policy) if self.skipper else nullcontext():
             for start in range(0, len(encoded), setting.size):
-                prompts = [e.prompt for e in encoded[start : start + setting.size]]
+                chosen = slice(start, start + setting.size)
                 decoded += decode(
-                    self.model, self.skipper, prompts, eos=int(self.tokenizer.eos_token_id),
+                    self.model, self.skipper, [e.prompt for e in encoded[chosen]], eos=int(self.tokenizer.eos_token_id),
                     pad=int(self.tokenizer.pad_token_id), max_new_tokens=longest, answers=answers,
+                    lengths=None if lengths is None else lengths[chosen],
                 )  # fmt: skip
-        outcome = Outcome(decoded, time.perf_counter() - began)
-        if keep:
-            self._score(task, examples, setting, outcome)
-        return outcome
+        return Outcome(decoded, time.perf_counter() - began)
 
     def _score(self, task: str, examples: list[Example], setting: Setting, outcome: Outcome) -> None:
         definition = TASKS[task]
@@ -200,10 +200,26 @@ class Evaluator:
                 }
             )  # fmt: skip
 
-    def _time(self, task: str, setting: Setting, outcome: Outcome, full: float | None) -> None:
+    def _time(
+        self, task: str, encoded: list[Encoded], setting: Setting, outcome: Outcome,
+        full: dict[str, tuple[Outcome, float]],
+    ) -> None:  # fmt: skip
+        """Speed against full depth in the same batches.
+
+        Translations of different settings differ in length: some rows (at least a batch) are decoded once more, each
+        to the length it has at full depth. Answers take a token or two, and are timed as they are.
+        """
         self._row(task, setting, outcome, "seconds_per_example", outcome.seconds / len(outcome.decoded))
-        if full is not None and setting.name != FULL:
-            self._row(task, setting, outcome, "speedup", full / outcome.seconds)
+        if self.skipper is None:
+            return
+        timed, reference = outcome, full.get(setting.batch, (outcome, 0.0))[0]
+        if TASKS[task].kind == "mt":
+            rows = encoded[: max(self.params.evaluate.timing_rows, setting.size)]
+            timed = self._decode(task, rows, setting, [len(d.runs) for d in reference.decoded])
+        if setting.name == FULL:
+            full[setting.batch] = (outcome, timed.seconds)
+        else:
+            self._row(task, setting, timed, "speedup", full[setting.batch][1] / timed.seconds)
 
     def _row(self, task: str, setting: Setting, outcome: Outcome, metric: str, value: float) -> None:
         values: Sequence[Any] = (

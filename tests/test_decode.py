@@ -71,6 +71,15 @@ def test_a_row_decides_and_decodes_as_if_alone(family: str, kv_fill: str, skippi
     assert runs[:, 1:-1].any() and not runs.all()
 
 
+def test_for_timing_every_row_has_the_length_that_is_asked_for(skipping: Any) -> None:
+    model, skipper = skipping("llama")
+    free = outputs(model, skipper)
+    eos = free[0].tokens[1]
+    assert len(outputs(model, skipper, eos=eos)[0].tokens) == 1
+    timed = outputs(model, skipper, eos=eos, lengths=[4, 2, 6, 1])
+    assert [d.tokens for d in timed] == [d.tokens[:n] for d, n in zip(free, [4, 2, 6, 1], strict=True)]
+
+
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=2, max_size=5),

@@ -198,8 +198,9 @@ def speed(views: Sequence[View]) -> Table:
             rows.append(row)
     return Table(
         "speed", "Measured speed-up beside the layers that ran",
-        "Time at full depth over time with the policy, same weights, same batches, same run; geometric mean over "
-        "tasks. Layers run in % (counted); ideal = if a layer's time were all the time." + missing_note(views),
+        "Time at full depth over time with the policy, same weights, same batches, same output lengths, same run; "
+        "geometric mean over tasks. Layers run in % (counted); ideal = if a layer's time were all the time."
+        + missing_note(views),
         ["backbone", "method", "batch", "threshold",
          *(f"{k} {c}" for k in ("NLU", "MT") for c in ("layers run %", "speed-up", "ideal"))],
         rows,
