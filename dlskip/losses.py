@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def kl(p: Tensor, q: Tensor) -> Tensor:
-    """``KL(p || q)`` per predicted token, from logits (N, V) in float32: (N,)."""
-    log_p, log_q = F.log_softmax(p, dim=-1), F.log_softmax(q, dim=-1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``KL(p || q)`` per predicted token, from log-probabilities (N, V) in float32: (N,)."""
+    return torch.linalg.vecdot(log_p.exp(), log_p - log_q)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
@@ -33,9 +32,10 @@ def skip_pretraining(
     Returns:
         The loss, and its parts for the log.
     """
-    reg = (kl(first, second) * weight).sum()  # eq 7
-    distill = ((kl(teacher, first) + kl(teacher, second)) * weight).sum()  # eq 8
-    cls = (cross_entropy(first, targets, weight) + cross_entropy(second, targets, weight)) / 2
+    p0, p1, p2 = (F.log_softmax(logits, dim=-1) for logits in (teacher, first, second))  # once: V is large
+    reg = (kl(p1, p2) * weight).sum()  # eq 7
+    distill = ((kl(p0, p1) + kl(p0, p2)) * weight).sum()  # eq 8
+    cls = (F.nll_loss(p1, targets, reduction="none") + F.nll_loss(p2, targets, reduction="none")) @ weight / 2
     loss = alpha * (distill + reg) + cls  # eq 9
     return loss, {"ce": cls.detach(), "kl_distill": distill.detach(), "kl_reg": reg.detach()}
 
