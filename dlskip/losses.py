@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """``KL(p || q)`` per predicted token, from log-probabilities (N, V) in float32: (N,)."""
-    return torch.linalg.vecdot(log_p.exp(), log_p - log_q)
+    divergence: Tensor = torch.linalg.vecdot(log_p.exp(), log_p - log_q)
+    return divergence
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
