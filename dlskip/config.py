@@ -214,7 +214,9 @@ class Figures(Section):
     """How the report is drawn."""
 
     dpi: int = Field(160, ge=50)
-    headline_threshold: float | None = Field(None, description="null: the best setting that keeps skip >= 25 %")
+    headline_threshold: float | None = Field(
+        None, description="one of evaluate.thresholds; null: the best setting that skips >= 25 %"
+    )
 
 
 class Params(Section):
@@ -236,9 +238,12 @@ class Params(Section):
     figures: Figures
 
     @model_validator(mode="after")
-    def _grid_names_exist(self) -> Params:
+    def _names_exist(self) -> Params:
         if missing := [name for name in self.grid.backbones if name not in self.backbones]:
             raise ValueError(f"grid.backbones names {missing}, which `backbones` does not define")
+        chosen = self.figures.headline_threshold
+        if chosen is not None and chosen not in self.evaluate.thresholds:
+            raise ValueError(f"figures.headline_threshold {chosen} is none of evaluate.thresholds")
         return self
 
     @model_validator(mode="after")
