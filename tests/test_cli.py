@@ -59,5 +59,5 @@ def test_a_full_disk_is_a_message_and_other_errors_are_not_hidden(monkeypatch):
 def test_make_help_lists_every_target():
     said = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True, check=True).stdout
     targets = re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE)
-    assert set(targets) == {"help", "env", "repro", "smoke", "test", "recipe", "report", "clean"}
+    assert {"repro", "test", "smoke", "recipe"} <= set(targets)
     assert [t for t in targets if not re.search(rf"^  make {t} +\S", said, re.MULTILINE)] == []

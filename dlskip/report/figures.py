@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,11 @@ def _trade(
         axes.plot(x, y, markeredgewidth=1.1, **look)
         ends[runs[0].method] = (x[-1], y[-1])
         if labels and runs[0].method == "ours":
-            for px, py, run in points:
+            for px, group in groupby(points, key=lambda p: round(p[0])):  # thresholds that skip alike share a label
+                same = list(group)
+                text = "t=" + ", ".join(run.setting for _, _, run in same)
                 axes.annotate(
-                    f"t={run.setting}", (px, py), (-5, 7), textcoords="offset points", fontsize=8, ha="right",
+                    text, (px, same[0][1]), (-5, 7), textcoords="offset points", fontsize=8, ha="right",
                     color=look["color"], path_effects=style.HALO,
                 )  # fmt: skip
     axes.margins(x=0.08, y=0.12)
