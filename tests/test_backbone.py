@@ -39,6 +39,12 @@ def trained(model: nn.Module) -> set[str]:
     return {n for n, p in model.named_parameters() if p.requires_grad}
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """PEFT draws LoRA's A from the global state, which must not depend on the tests before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def stored(tmp_path: Path) -> Callable[..., Path]:
     """Writes a tiny Llama where a user's own model might lie."""
