@@ -28,7 +28,7 @@ $(STAMP): requirements.lock
 repro: $(STAMP) ## the whole pipeline, raw data to report
 	@python -m dlskip.config
 	@dvc repro
-	@python -m dlskip.report.headline
+	@python -m dlskip.show
 
 smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (< 3 minutes)
 	@python -m pytest -q -s -n 0 tests/test_workflow.py -k smoke
@@ -45,10 +45,10 @@ recipe: $(STAMP) ## apply recipes/$(R).yaml onto params.yaml, e.g. make recipe R
 report: $(STAMP) ## redraw tables, figures and page from the evaluations
 	@python -m dlskip.config
 	@dvc repro figures
-	@python -m dlskip.report.headline
+	@python -m dlskip.show
 
 readme: $(STAMP) ## put the headline table into README.md
-	@python -m dlskip.report.headline --readme
+	@python -m dlskip.show --readme
 
 reference: $(STAMP) ## keep this run's report as reports/reference/<recipe>
 	@name=$$(python -c 'from dlskip import config; print(config.load().recipe)') && d=reports/reference/$$name && \

@@ -1,10 +1,8 @@
-"""The headline in numbers and in words; ``python -m dlskip.report.headline`` prints the table and the report's path."""
+"""The headline in numbers and in words."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from dlskip.report.stats import Estimate, Run
 from dlskip.report.table import signed
 from dlskip.report.view import MIN_SKIP, VANILLA, View, batch_label
 
-REPORTS = Path("reports")
 _BEGIN, _END = "<!-- headline:begin", "<!-- headline:end -->"
 
 
@@ -111,22 +108,3 @@ def fill_readme(readme: Path, table: str) -> None:
     head, rest = text.split(_BEGIN, 1)
     note, rest = rest.split("\n", 1)
     readme.write_text(f"{head}{_BEGIN}{note}\n{table}{_END}{rest.split(_END, 1)[1]}", encoding="utf-8")
-
-
-def main() -> None:
-    """Prints the headline table as it was written by the figures stage."""
-    parser = argparse.ArgumentParser(description="Print the headline table and where the report is.")
-    parser.add_argument("--readme", action="store_true", help="also put the table into README.md")
-    options = parser.parse_args()
-    table, page = REPORTS / "tables" / "headline.md", REPORTS / "index.html"
-    if not table.is_file():
-        sys.exit(f"error: {table}: no such file\n  mend: make repro")
-    text = table.read_text(encoding="utf-8")
-    if options.readme:
-        fill_readme(Path("README.md"), text)
-    print(text)
-    print(f"Report: {page.resolve()}")
-
-
-if __name__ == "__main__":
-    main()
