@@ -100,9 +100,13 @@ class Evaluator:
             examples = read_split(DATA, task, config.split)
             encoded = encode(examples, self.tokenizer, 2**20)
             full: dict[str, tuple[Outcome, float]] = {}
+            unskipped: dict[int, Outcome] = {}  # by rows per batch: nothing skipped is the same under every batch rule
             self._decode(task, encoded[:1], Setting(self.method, FULL, "1", 1, FullDepth()))  # warm-up
             for setting in self._settings():
-                outcome = self._measure(task, examples, encoded, setting)
+                same = unskipped.get(setting.size) if setting.name == FULL else None
+                outcome = self._measure(task, examples, encoded, setting, same)
+                if setting.name == FULL:
+                    unskipped[setting.size] = outcome
                 self._time(task, encoded, setting, outcome, full)
                 bar.update()
                 if self.skipper and config.random_control and setting.batch == "per_sample" and setting.name != FULL:
@@ -129,8 +133,11 @@ class Evaluator:
         policy = RandomSkip(skips["skip_prefill"], skips["skip_decode"], seed=self.seed)
         return Setting("random", setting.name, "per_sample", setting.size, policy)
 
-    def _measure(self, task: str, examples: list[Example], encoded: list[Encoded], setting: Setting) -> Outcome:
-        outcome = self._decode(task, encoded, setting)
+    def _measure(
+        self, task: str, examples: list[Example], encoded: list[Encoded], setting: Setting, same: Outcome | None = None
+    ) -> Outcome:
+        """Runs and scores one setting; ``same`` is the outcome of another with the same policy and batches."""
+        outcome = same or self._decode(task, encoded, setting)
         self._score(task, examples, setting, outcome)
         return outcome
 
@@ -239,6 +246,8 @@ def evaluate(params: Params, method: str, backbone: str, seed: int) -> None:
     )
     model = tuning.merged(model)
     skipper = skipper_of(model) if skipping else None
+    if skipper is not None:
+        skipper.cast_adapters(next(model.parameters()).dtype)
     runner = Evaluator(params, model, skipper, tokenizer, (method, backbone, seed))
     runner.run()
     out = ROOT / method / f"{backbone}-{seed}"

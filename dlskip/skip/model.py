@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
@@ -79,6 +80,11 @@ class Skipper(nn.Module):
         for layer in self.layers:
             if layer.head is not None:
                 layer.head.init_skip(p)  # type: ignore[operator, union-attr]
+
+    def cast_adapters(self, dtype: torch.dtype) -> None:
+        """Keeps the adapters in the hidden states' dtype: for inference, which then casts nothing per call."""
+        for layer in self.layers:
+            layer.adapter.to(dtype)  # type: ignore[operator, union-attr]
 
     @contextmanager
     def using(self, policy: Policy, deciders: Deciders | None = None) -> Iterator[Policy]:
