@@ -26,7 +26,7 @@ $(STAMP): requirements.lock
 	@touch $@
 
 repro: $(STAMP) ## the whole pipeline, raw data to report
-	@python -m dlskip.config
+	@python -m dlskip.check
 	@dvc repro
 	@python -m dlskip.show
 
@@ -43,7 +43,7 @@ recipe: $(STAMP) ## apply recipes/$(R).yaml onto params.yaml, e.g. make recipe R
 	@python -m dlskip.recipe $(R) $(SET)
 
 report: $(STAMP) ## redraw tables, figures and page from the evaluations
-	@python -m dlskip.config
+	@python -m dlskip.check
 	@dvc repro figures
 	@python -m dlskip.show
 

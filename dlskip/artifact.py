@@ -21,6 +21,7 @@ from dlskip.errors import DlskipError
 from dlskip.skip import Skipper, attach, skipper_of
 
 ROOT = Path("artifacts")
+ADAPTERS = "skip.safetensors"
 
 
 def directory(method: str, name: str, seed: int, root: Path = ROOT) -> Path:
@@ -43,8 +44,9 @@ def device_of(params: config.Params) -> str:
 
 
 def build(
-    params: config.Params, name: str, *, weights: Path | None, skip: Path | None = None, skipping: bool = True
-) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    params: config.Params, name: str, *, weights: Path | None, skip: Path | None = None, skipping: bool = True,
+    adapters: bool = True,
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:  # fmt: skip
     """A model ready to be trained or run.
 
     Args:
@@ -52,7 +54,8 @@ def build(
         name: Backbone.
         weights: Artifact whose tuned backbone weights are loaded; None = fresh (LoRA at zero).
         skip: Artifact whose adapters and heads are loaded; None = fresh ones.
-        skipping: False attaches no adapters at all.
+        skipping: False leaves the decoder layers as they are: nothing can be skipped.
+        adapters: False wraps the layers without adapters and controllers, for masks that are given.
 
     Everything is frozen; the caller unfreezes what it trains.
     """
@@ -64,7 +67,7 @@ def build(
     if skipping:
         skipper = attach(
             wrapped,
-            bottleneck=params.model.bottleneck,
+            bottleneck=params.model.bottleneck if adapters else 0,
             reads=params.model.controller_reads,
             kv_fill=params.model.kv_fill,
         )
@@ -79,18 +82,19 @@ def start_weights(params: config.Params, name: str, seed: int) -> Path | None:
     return directory("vanilla", name, seed) if params.skip_pretrain.init == "finetune" else None
 
 
-def has_skipper(model: nn.Module) -> bool:
-    """Whether skipping is attached to the model."""
-    return hasattr(model.get_base_model() if hasattr(model, "get_base_model") else model, "dlskip")  # type: ignore[operator]
+def has_adapters(model: nn.Module) -> bool:
+    """Whether adapters and controllers are attached to the model."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return hasattr(base, "dlskip") and bool(skipper_of(model).adapters())
 
 
-def save(model: nn.Module, out: Path, *, skipping: bool = True) -> None:
+def save(model: nn.Module, out: Path) -> None:
     """Writes the tuned weights and, if there are any, the adapters and heads."""
     out.mkdir(parents=True, exist_ok=True)
     tuning.save(model, out / "backbone")
-    if skipping:
+    if has_adapters(model):
         skipper = skipper_of(model)
-        save_file({k: v.contiguous() for k, v in skipper.state_dict().items()}, out / "skip.safetensors")
+        save_file({k: v.contiguous() for k, v in skipper.state_dict().items()}, out / ADAPTERS)
         info = {
             "layers": skipper.num_layers,
             "bottleneck": skipper.layers[0].adapter.down.out_features,  # type: ignore[union-attr]
@@ -106,7 +110,7 @@ def load_skip(skipper: Skipper, directory: Path) -> None:
     Raises:
         DlskipError: They are missing or belong to a model of another shape.
     """
-    path = directory / "skip.safetensors"
+    path = directory / ADAPTERS
     if not path.is_file():
         raise DlskipError("no adapters", where=str(path), mend="run the stage that writes them: dvc repro")
     try:

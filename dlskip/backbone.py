@@ -139,6 +139,13 @@ def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrained
     return tokenizer  # type: ignore[no-any-return]
 
 
+def layer_count(name: str, spec: Backbone, root: Path = MODELS) -> int:
+    """L of a prepared backbone, without loading its weights."""
+    source, revision = _location(name, spec, root)
+    found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
+    return int(found.get_text_config(decoder=True).num_hidden_layers)
+
+
 def load(
     name: str, spec: Backbone, root: Path = MODELS, *, quantize: bool = False, device: str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -191,6 +191,13 @@ class Batches:
         chosen = self._order[place][self.rank :: self.world]
         return collate([self.examples[i] for i in chosen], self.pad)
 
+    def tokens(self, steps: int) -> int:
+        """Input tokens of the first ``steps`` batches, over all processes, padding left out."""
+        lengths = np.array([len(e.prompt) + len(e.target) - 1 for e in self.examples])
+        epochs, rest = divmod(steps, self.per_epoch)
+        whole = sum(int(lengths[self._plan(epoch)].sum()) for epoch in range(epochs))
+        return whole + int(lengths[self._plan(epochs)[:rest]].sum()) if rest else whole
+
     def _plan(self, epoch: int) -> np.ndarray:
         """The epoch's batches as indices (per_epoch, batch)."""
         rng = np.random.default_rng([self.seed, epoch])

@@ -13,10 +13,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from dlskip import artifact, checkpoint, provenance
-from dlskip.batches import Batch, Encoded, collate, encode
+from dlskip.batches import Batch, Batches, Encoded, collate, encode
 from dlskip.config import Params, Train
 from dlskip.data.io import DATA, data_sha256, load_training
-from dlskip.train import Run, Step, finish, train
+from dlskip.train import Run, Step, finish, total_steps, train
 
 
 class Cell:
@@ -30,15 +30,17 @@ class Cell:
         train: The run's length and learning rate.
         config: The sections that determine the result, for the provenance and the resume key.
         out: Output directory; default ``artifacts/<stage>/<backbone>-<seed>``.
+        part_of: The artifact of several runs that this is one of. A finished part is kept aside until all are there
+            (``checkpoint.forget``), so that a killed stage does not train it again.
     """
 
     def __init__(
         self, params: Params, stage: str, backbone: str, seed: int, train: Train, config: dict[str, BaseModel],
-        out: Path | None = None,
+        out: Path | None = None, part_of: Path | None = None,
     ) -> None:  # fmt: skip
         self.params, self.stage, self.backbone, self.seed, self.train = params, stage, backbone, seed, train
         self.config = {"model": params.model, **config}
-        self.out = out or artifact.directory(stage, backbone, seed)
+        self.out, self.part_of = out or artifact.directory(stage, backbone, seed), part_of
         self.tasks = [*params.prepare.nlu, *params.prepare.mt]
         self.started, self.data = time.time(), data_sha256(DATA)
         torch.manual_seed(seed)  # the model is built next: fresh LoRA, adapters and heads are drawn at random
@@ -61,15 +63,24 @@ class Cell:
             "backbone": self.params.backbones[self.backbone].model_dump(), "out": str(self.out), "device": device,
             "start": checkpoint.fingerprint(step),
         }  # fmt: skip
+        key = checkpoint.key(self.stage, **identity)
+        if self.part_of and checkpoint.recall(self.part_of, key, self.out):
+            return
         run = Run(
-            self.stage, self.train, examples, pad, self.seed, device,
-            checkpoint.ROOT / checkpoint.key(self.stage, **identity), held_out_every,
+            self.stage, self.train, examples, pad, self.seed, device, checkpoint.ROOT / key, held_out_every
         )  # fmt: skip
         if not train(step, run, self.out):
             return
-        artifact.save(model, self.out, skipping=artifact.has_skipper(model))
+        artifact.save(model, self.out)
+        steps = total_steps(self.train, len(examples))
         provenance.write(
             self.out, stage=self.stage, config=self.config, seed=self.seed, data_sha256=self.data, device=device,
             started=self.started,
+            training={
+                "steps": steps, "rows": steps * self.train.batch, "lr": self.train.lr,
+                "tokens": Batches(examples, pad, self.train.batch, self.seed).tokens(steps),
+            },
         )  # fmt: skip
+        if self.part_of:
+            checkpoint.remember(self.part_of, key, self.out)
         finish(run)

@@ -18,7 +18,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 HELP = {
     "backbone": "a name under `backbones` in params.yaml",
-    "method": "whose artifact: vanilla or ours",
+    "method": "a name under `grid.methods` in params.yaml",
     "seed": "of the order of examples, masks and actions",
 }
 

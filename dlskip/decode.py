@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,7 @@ def decode(
     max_new_tokens: int,
     answers: Sequence[Sequence[int]] | None = None,
     lengths: Sequence[int] | None = None,
+    clock: list[float] | None = None,
 ) -> list[Decoded]:
     """Decodes a batch greedily under the skipper's current policy. Finished rows leave the batch.
 
@@ -71,6 +73,7 @@ def decode(
         max_new_tokens: Longest output.
         answers: Token ids of the possible answers of a closed task.
         lengths: Tokens to decode for each prompt, EOS or not: for timing, where every run must do the same work.
+        clock: Receives the time (``time.perf_counter``) at which each forward's tokens are known.
 
     Raises:
         DlskipError: The counted layer executions differ from the policy's decisions.
@@ -92,6 +95,8 @@ def decode(
         out = stack(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
         following = output_logits(model, out.last_hidden_state[:, -1]).argmax(dim=-1).tolist()
+        if clock is not None:
+            clock.append(time.perf_counter())
         runs = torch.ones(len(alive), layers, dtype=torch.bool)
         if skipper is not None:
             assert skipper.last is not None

@@ -30,6 +30,7 @@ def write(
     data_sha256: str,
     device: str,
     started: float,
+    training: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """Writes ``directory/provenance.json`` and returns its contents.
 
@@ -41,14 +42,16 @@ def write(
         data_sha256: Hash of the prepared rows.
         device: ``cpu`` or ``cuda``.
         started: ``time.time()`` at the start.
+        training: Steps, rows, tokens and learning rate of what was trained.
     """
     commit = _git("rev-parse", "HEAD")
     packages = {p: _version(p) for p in _PACKAGES}
     record = {
         "stage": stage,
-        "command": " ".join(["python", "-m", f"stages.{stage}", *sys.argv[1:]]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "config": {name: section.model_dump() for name, section in config.items()},
         "versions": {"python": platform.python_version(), "dlskip": __version__, **packages},
+        **({"training": training} if training else {}),
         "data_sha256": data_sha256,
         "seed": seed,
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({_cpu()})",

@@ -1,13 +1,13 @@
-"""Stage ablations: variants of the RL stage."""
+"""Stage ablations: train our method with one part changed or left out."""
 
 from dlskip import config
 from dlskip.cli import stage
-from dlskip.steps import reinforce
+from dlskip.methods.ablation import ablation
 
 
-def main(backbone: str, seed: int) -> None:
-    reinforce.ablations(config.load(backbone=backbone), backbone, seed)
+def main(method: str, backbone: str, seed: int) -> None:
+    ablation(config.load(backbone=backbone), method, backbone, seed)
 
 
 if __name__ == "__main__":
-    stage(main, "backbone", "seed")
+    stage(main, "method", "backbone", "seed")

@@ -1,8 +1,10 @@
-"""Random but valid evaluations and artifacts, for the tests of the report."""
+"""Random but valid evaluations and artifacts of every method, for the tests of the report."""
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dlskip import config
-from dlskip.data.tasks import TASKS
+from dlskip.data.tasks import TASKS, Task
 from dlskip.metrics import mt_metrics, nlu_metrics
 from dlskip.report import collect
 
@@ -21,51 +23,64 @@ WORDS = {
     "de": ["der", "kleine", "Hund", "läuft", "heute", "durch", "den", "alten", "Garten", "und", "schläft", "."],
     "en": ["the", "small", "dog", "runs", "through", "the", "old", "garden", "and", "sleeps", "today", "."],
 }
+METHODS = [
+    "vanilla", "skip_decode", "static", "pretrain_static", "unified", "early_exit", "shortgpt", "ours", "no_mixer",
+    "no_mixer_no_sampling",
+]  # fmt: skip
+BASELINES, ABLATIONS = METHODS[1:7], METHODS[8:]
+LOSS = {"random": 0.9, "ours": 0.3, "static": 0.35, "unified": 0.5}  # of accuracy, per share skipped
 
 
 def parameters(**grid: Any) -> config.Params:
+    """The default's parameters with fewer tasks, and every method unless ``grid`` says otherwise."""
     data = config.read_yaml(REPO / "recipes" / "embedded.yaml")
     data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
-    data["grid"] = {"backbones": ["smollm2"], "seeds": [0], "methods": ["vanilla", "ours"]} | grid
+    grid = {"backbones": ["smollm2"], "seeds": [0], "methods": METHODS} | grid
+    made = {"baselines": [m for m in BASELINES if m != "pretrain_static"], "ablations": ABLATIONS}
+    data["grid"] = grid | {stage: [m for m in of_stage if m in grid["methods"]] for stage, of_stage in made.items()}
     data["backbones"]["other"] = {"source": "tiny-llama"}
     data["figures"] = {"dpi": 70}
     return config.validate(data)
 
 
 def write_world(root: Path, params: config.Params, n: int = 40) -> None:
-    """Evaluations, training artifacts and a manifest of every cell of the grid."""
+    """Evaluations, training artifacts, backbones and a manifest of every cell of the grid."""
     for backbone in params.grid.backbones:
+        models = root / "models" / backbone
+        models.mkdir(parents=True, exist_ok=True)
+        (models / "source.json").write_text(json.dumps({"kind": "stored", "parameters": 134_500_000}))
+        (models / "config.json").write_text(json.dumps({"num_hidden_layers": LAYERS, "hidden_size": 576}))
         for seed in params.grid.seeds:
+            cell = f"{backbone}-{seed}"
             for method in params.grid.methods:
-                _evaluation(root, params, method, backbone, seed, n)
+                write_evaluation(root, params, method, backbone, seed, n)
             for folder in ("vanilla", "adapter_init", "skip_pretrain", "rl", "ours"):
-                _training(root / "artifacts" / folder / f"{backbone}-{seed}", seed)
-            for i, variant in enumerate(params.ablations.variants):
-                _training(root / "artifacts/ablations" / f"{backbone}-{seed}" / variant, seed + 10 * i)
+                _training(root / "artifacts" / folder / cell, seed, alarm=folder == "rl")
+            for share in params.evaluate.shares if "static" in params.grid.methods else []:
+                _training(root / "artifacts/static" / cell / str(share), seed)
+            for i, name in enumerate(params.grid.ablations):
+                for stage in params.ablations.variants[name].stages:
+                    _training(root / "artifacts" / name / cell / stage, seed + 10 * (i + 1))
     data = root / "data"
-    data.mkdir(parents=True)
+    data.mkdir(parents=True, exist_ok=True)
     split = {"rows": 9, "labels": {"yes": 4}, "tokens": {"smollm2": {"median": 9.0, "max": 12.0}}, "notes": {}}
     manifest = {
-        "source": "embedded",
-        "seed": 0,
-        "prompts": "short",
-        "data_sha256": "0" * 64,
-        "splits": {"a/train": split},
-    }
+        "source": "embedded", "seed": 0, "prompts": "short", "data_sha256": "0" * 64, "splits": {"a/train": split},
+    }  # fmt: skip
     (data / "manifest.json").write_text(json.dumps(manifest))
     (data / "overlap.json").write_text(json.dumps({"a": {"train_and_test": 0}}))
 
 
-def _provenance(out: Path, seed: int) -> None:
+def _provenance(out: Path, seed: int, **more: Any) -> None:
     record = {
         "command": "python -m stages.x <a & b>", "stage": "x", "config": {"a": 1}, "versions": {"torch": "2"},
         "data_sha256": "0" * 64, "seed": seed, "device": "cpu", "threads": 2, "seconds": 1.5, "peak_memory_mb": 9,
         "git_commit": None, "git_dirty": None, "created": "2000-01-01T00:00:00+00:00",
     }  # fmt: skip
-    (out / "provenance.json").write_text(json.dumps(record))
+    (out / "provenance.json").write_text(json.dumps(record | more))
 
 
-def _training(out: Path, seed: int) -> None:
+def _training(out: Path, seed: int, *, alarm: bool = False) -> None:
     rng = np.random.default_rng(seed)
     out.mkdir(parents=True)
     rows = []
@@ -73,85 +88,78 @@ def _training(out: Path, seed: int) -> None:
         names = ["loss", "ce_reward", "reward", "skip_sampled", "val_skip_sampled", "val_skip_threshold", "val_ce_full"]
         rows += [{"step": step, "metric": m, "value": 1 / (1 + step / 20) + 0.1 * rng.normal()} for m in names]
     pd.DataFrame(rows).to_csv(out / "curves.csv", index=False)
-    alarm = {"step": 8, "kind": "none-skip", "message": "the thresholded policy skips nothing"}
-    (out / "alarms.json").write_text(json.dumps([alarm] if out.parent.name == "rl" else []))
-    _provenance(out, seed)
+    said = {"step": 8, "kind": "none-skip", "message": "the thresholded policy skips nothing"}
+    (out / "alarms.json").write_text(json.dumps([said] if alarm else []))
+    _provenance(out, seed, training={"steps": 80, "rows": 640, "tokens": 12_800, "lr": 5e-4})
 
 
-def _settings(params: config.Params, method: str) -> list[tuple[str, str, str, float]]:
+def _cases(params: config.Params, method: str, task: Task) -> Iterator[tuple[str, str, str, float]]:
     """(method, setting, batch, share skipped)."""
+    evaluate = params.evaluate
     if method == "vanilla":
-        return [("vanilla", "full", "per_sample", 0.0)]
-    found = []
-    for batch in map(str, params.evaluate.batches):
-        found.append(("ours", "full", batch, 0.0))
-        for t in params.evaluate.thresholds:
-            share = 0.72 - 0.7 * t - 0.01 * (batch == "16")
-            found.append(("ours", str(t), batch, share))
-            if batch == "per_sample":
-                found.append(("random", str(t), batch, share))
-    return found
+        yield "vanilla", "full", "per_sample", 0.0
+    elif method in BASELINES:
+        for share in evaluate.shares:
+            grown = 0.6 if method == "skip_decode" and task.kind == "mt" else 1.0
+            yield method, str(share), "per_sample", grown * min(round(share * LAYERS), LAYERS - 2) / LAYERS
+    else:
+        for batch in map(str, evaluate.batches) if method == "ours" else ["per_sample"]:
+            yield method, "full", batch, 0.0
+            for t in evaluate.thresholds:
+                share = 0.72 - 0.7 * t - 0.01 * (batch == "16") - 0.05 * (method != "ours")
+                yield method, str(t), batch, share
+                if method == "ours" and batch == "per_sample":
+                    yield "random", str(t), batch, share
 
 
-def _evaluation(root: Path, params: config.Params, method: str, backbone: str, seed: int, n: int) -> None:
-    rng = np.random.default_rng(seed + len(method))
-    rows, layers, predictions, traces = [], [], [], []
+def _answers(
+    task: Task, right: float, n: int, rng: np.random.Generator
+) -> tuple[list[tuple[str, str]], dict[str, float]]:
+    """(prediction, gold) of n examples, and their scores."""
+    if task.kind == "nlu":
+        gold = [i % len(task.labels) for i in range(n)]
+        said = [g if rng.random() < right else (None if rng.random() < 0.1 else 1 - g) for g in gold]
+        texts = [("?" if s is None else task.labels[s], task.labels[g]) for s, g in zip(said, gold, strict=True)]
+        return texts, nlu_metrics(said, gold, len(task.labels), task.metrics, task.positive)
+    words, gap = WORDS[task.languages[1]], "" if task.languages[1] == "zh" else " "
+    sentences = [[words[(i + 3 * j) % len(words)] for j in range(9)] for i in range(n)]
+    texts = [(gap.join(w if rng.random() < right else words[0] for w in s), gap.join(s)) for s in sentences]
+    return texts, mt_metrics([t for t, _ in texts], [t for _, t in texts], task.languages[1])[0]
+
+
+def write_evaluation(root: Path, params: config.Params, method: str, backbone: str, seed: int, n: int) -> None:
+    """One cell of stage evaluate."""
+    rng = np.random.default_rng(zlib.crc32(f"{method} {seed}".encode()))
+    rows: list[dict[str, Any]] = []
+    layers, predictions, traces = [], [], []
+    cell = {"backbone": backbone, "seed": seed}
     for task in [*params.prepare.nlu, *params.prepare.mt]:
         definition = TASKS[task]
-        for name, setting, batch, share in _settings(params, method):
-            right = 0.85 - share * (0.9 if name == "random" else 0.3)
+        for name, setting, batch, share in _cases(params, method, definition):
             key = {"method": name, "setting": setting, "batch": batch, "task": task}
-            if definition.kind == "nlu":
-                gold = [i % len(definition.labels) for i in range(n)]
-                said = [g if rng.random() < right else (None if rng.random() < 0.1 else 1 - g) for g in gold]
-                scores = nlu_metrics(said, gold, len(definition.labels), definition.metrics, definition.positive)
-                texts = [("?", definition.labels[g]) if s is None else (definition.labels[s], definition.labels[g])
-                         for s, g in zip(said, gold, strict=True)]  # fmt: skip
-            else:
-                words, gap = WORDS[definition.languages[1]], "" if definition.languages[1] == "zh" else " "
-                sentences = [[words[(i + 3 * j) % len(words)] for j in range(9)] for i in range(n)]
-                texts = [(gap.join(w if rng.random() < right else words[0] for w in s), gap.join(s)) for s in sentences]
-                scores = mt_metrics([t for t, _ in texts], [t for _, t in texts], definition.languages[1])[0]
+            texts, scores = _answers(definition, 0.85 - share * LOSS.get(name, 0.6), n, rng)
             if setting != "full":
                 scores |= {"speedup": 0.95 / (1 - 0.8 * share)}
             scores |= {"skip_prefill": share, "skip_decode": share, "seconds_per_example": 0.1}
-            rows += [
-                key | {"backbone": backbone, "seed": seed, "metric": m, "value": v, "skip_ratio": share, "n": n}
-                for m, v in scores.items()
-            ]
-            wave = share * (1 + 0.6 * np.sin(np.arange(LAYERS) + len(task)))
+            rows += [key | cell | {"metric": m, "value": v, "skip_ratio": share, "n": n} for m, v in scores.items()]
+            wave = np.clip(share * (1 + 0.6 * np.sin(np.arange(LAYERS) + len(task))), 0, 1)
+            if method in BASELINES:
+                wave = (np.arange(LAYERS) >= LAYERS - 1 - round(share * LAYERS)).astype(float)
             wave[[0, -1]] = 0
-            for layer, rate in enumerate(np.clip(wave, 0, 1)):
-                spread = float(np.sqrt(rate * (1 - rate)))
-                layers.append(
-                    key | {"backbone": backbone, "seed": seed, "layer": layer, "skip_rate": rate, "skip_std": spread}
-                )
+            layers += [
+                key | cell | {"layer": i, "skip_rate": x, "skip_std": float(np.sqrt(x * (1 - x)))}
+                for i, x in enumerate(wave)
+            ]
+            said = {"answer": None, "skipped": "0" * LAYERS, "layers_run": 9.0}
             predictions += [
-                key
-                | {
-                    "id": f"{task}-{i:03d}",
-                    "prediction": p,
-                    "answer": None,
-                    "gold": g,
-                    "skipped": "0" * LAYERS,
-                    "layers_run": 9.0,
-                }
-                for i, (p, g) in enumerate(texts)
+                key | {"id": f"{task}-{i:03d}", "prediction": p, "gold": g} | said for i, (p, g) in enumerate(texts)
             ]
             if definition.kind == "mt" and batch == "1":
                 tokens = ["<prompt>", *WORDS[definition.languages[1]]]
-                ran = (rng.random((len(tokens), LAYERS)) > np.clip(wave, 0, 1)).astype(int).tolist()
-                traces.append(
-                    {
-                        "task": task,
-                        "setting": setting,
-                        "prompt": "A <b>.",
-                        "reference": "r",
-                        "output": "o",
-                        "tokens": tokens,
-                        "ran": ran,
-                    }
-                )
+                ran = (rng.random((len(tokens), LAYERS)) > wave).astype(int).tolist()
+                trace = {"task": task, "setting": setting, "prompt": "A <b>.", "reference": "r", "output": "o"}
+                traces.append(trace | {"tokens": tokens, "ran": ran})
+    rows += [row | cell for row in _timed(params, method)]
     out = root / "evaluations" / method / f"{backbone}-{seed}"
     out.mkdir(parents=True)
     pd.DataFrame(rows)[collect.RESULTS].to_csv(out / "rows.csv", index=False)
@@ -160,3 +168,20 @@ def _evaluation(root: Path, params: config.Params, method: str, backbone: str, s
     (out / "traces.json").write_text(json.dumps(traces, ensure_ascii=False))
     (out / "signatures.json").write_text(json.dumps({t: {"bleu": "b|1", "chrf": "c|1"} for t in params.prepare.mt}))
     _provenance(out, seed)
+
+
+def _timed(params: config.Params, method: str) -> Iterator[dict[str, Any]]:
+    """Speed on the prompts of mixed tasks."""
+    if method in params.grid.ablations:
+        return
+    timed = {s: share for m, s, _, share in _cases(params, method, TASKS["entailment"]) if m == method}
+    batches = [*map(str, params.evaluate.speed.batches), *(["per_sample"] if method == "ours" else [])]
+    for batch in batches:
+        for setting, share in timed.items():
+            factor = 1 / (1 - 0.7 * share)
+            values = {
+                "speedup_prefill": factor, "speedup_decode": 0.95 * factor, "ms_prefill": 40 / factor,
+                "ms_decode": 10 / factor, "skip_prefill": share, "skip_decode": share,
+            }  # fmt: skip
+            key = {"method": method, "setting": setting, "batch": batch, "task": "mixed"}
+            yield from (key | {"metric": m, "value": v, "skip_ratio": share, "n": 8} for m, v in values.items())

@@ -58,18 +58,25 @@ BAD = [
     ("evaluate.thresholds", [0.5, 50], "evaluate: thresholds must lie in [0, 1], got [50.0]"),
     # not among the choices
     ("device", "tpu", "device: Input should be 'auto', 'cpu' or 'cuda' (got 'tpu')"),
-    ("grid.methods", ["magic"], "grid.methods.0: Input should be 'vanilla' or 'ours'"),
     ("evaluate.batches", [1, 7], "evaluate.batches.1: Input should be 1, 8, 16 or 'per_sample' (got 7)"),
     ("backbones", {"a/b": {"source": "x"}}, "backbones.a/b.[key]: String should match pattern"),
     # keys that must agree
+    ("grid.methods", ["magic"], "grid.methods names ['magic']: list each in grid.baselines or grid.ablations too"),
+    ("grid.ablations", ["magic"], "grid.methods names ['no_mixer', 'no_mixer_no_sampling']: list each in"),
     ("grid.backbones", ["gpt5"], "grid.backbones names ['gpt5'], which `backbones` does not define"),
     ("prepare.source", "jsonl", "prepare: source 'jsonl' needs `path`"),
     ("rl.rollouts", 1, "rl: baseline 'rloo' needs rollouts >= 2"),
     ("rl.train.epochs", 2, "rl.train: give exactly one of `steps` and `epochs`"),
     ("rl.train.steps", None, "rl.train: give exactly one of `steps` and `epochs`"),
     # variants are checked before anything is trained
-    ("ablations.variants.x", {"entropi": 0}, "ablations.variants.x.entropi: unknown key, did you mean `entropy`?"),
-    ("ablations.variants.x", {"sampling": {"tau": 3}}, "ablations.variants.x.sampling.tau: Input should be less than"),
+    ("ablations.variants.no_mixer.set", {"rl": {"entropi": 0}},
+     "ablations.variants.no_mixer.set.rl.entropi: unknown key, did you mean `entropy`?"),
+    ("ablations.variants.no_mixer.set", {"rl": {"sampling": {"tau": 3}}},
+     "ablations.variants.no_mixer.set.rl.sampling.tau: Input should be less than"),
+    ("ablations.variants.no_mixer.set", {"finetune": {}}, "ablations.variants.no_mixer.set.finetune.[key]: "),
+    ("ablations.variants.no_mixer.start", "ours", "ablations.variants.no_mixer.start: Input should be 'vanilla', "),
+    ("evaluate.shares", [0.5, 1.0], "evaluate: shares must lie between 0 and 1, got [1.0]"),
+    ("baselines.static.block", "all", "baselines.static.block: Input should be 'top' or 'middle'"),
 ]  # fmt: skip
 
 
@@ -91,7 +98,16 @@ def test_several_mistakes_are_all_named():
 
 def test_good_values_pass():
     assert config.validate(changed("rl.train.lr", 1e-4)).rl.train.lr == 1e-4
-    assert config.validate(changed("ablations.variants.x", {"sampling": {"tau": 0.5}})).ablations.variants["x"]
+
+
+def test_a_variant_changes_only_what_it_lists():
+    variant = {"start": "rl", "stages": ["mixer"], "set": {"rl": {"sampling": {"tau": 0.5}}}}
+    params = config.validate(changed("ablations.variants.x", variant))
+    varied = config.varied(params, params.ablations.variants["x"])
+    assert varied.rl.sampling.tau == 0.5
+    before, after = params.model_dump(), varied.model_dump()
+    before["rl"]["sampling"]["tau"] = 0.5
+    assert before == after
 
 
 def test_parameters_cannot_be_changed():

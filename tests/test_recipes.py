@@ -72,7 +72,7 @@ def test_comments_and_notation_survive(there, monkeypatch):
     apply(monkeypatch, "smoke")
     text = (there / "params.yaml").read_text(encoding="utf-8")
     assert "# lambda" in text and "# layers_run | signed" in text
-    assert "backbones: [tiny-llama, tiny-gpt2] # names from" in text and "seeds: [0]" in text
+    assert "backbones: [tiny-llama] # names from" in text and "seeds: [0]" in text
 
 
 @pytest.mark.usefixtures("there")
@@ -87,7 +87,7 @@ def test_changes_on_the_command_line_win(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["glu"], r"recipes: no recipe 'glu'\n  mend: one of embedded, glue"),
+        (["glu"], r"recipes: no recipe 'glu'\n  mend: one of embedded, full, glue"),
         (["glue", "rl.cost_wieght=1"], r"recipe glue: rl\.cost_wieght: unknown key, did you mean `cost_weight`"),
         (["embedded", "rl.cost_weight=-1"], r"rl\.cost_weight: Input should be greater than or equal to 0"),
         (["embedded", "rl=1"], r"rl: Input should be a valid dictionary"),

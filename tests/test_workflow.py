@@ -126,7 +126,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scratch]:
 
 def test_smoke_runs_every_stage(scratch):
     assert sorted(ran(scratch.log)) == sorted(scratch.stages)
-    assert len(scratch.stages) == 20
+    assert len(scratch.stages) == 26
     assert "Warning" not in scratch.log
     assert not list((scratch.root / ".resume").glob("*")), "finished runs leave no checkpoints"
 
@@ -138,7 +138,7 @@ def test_smoke_writes_the_reports(scratch):
     assert {"ours", "random", "vanilla"} <= numbers.keys()
     assert numbers["vanilla"]["skip_ratio"] == 0
     page = (scratch.root / "reports/index.html").read_text()
-    assert "Not run" not in page and "tiny-gpt2" in page
+    assert "Not run" not in page and "tiny-llama" in page
     provenance = json.loads((scratch.root / "artifacts/ours/tiny-llama-0/provenance.json").read_text())
     assert provenance["stage"] == "mixer" and provenance["config"]["rl"]["cost_weight"] == 0.3
     assert provenance["git_commit"] and provenance["git_dirty"] is False
@@ -173,7 +173,7 @@ def test_bad_parameters_stop_with_one_message(scratch, old, new, message):
     before = scratch.hashes("artifacts")
     scratch.replace(old, new)
     try:
-        said = scratch.run("python", "-m", "dlskip.config", ok=False)  # as `make repro` begins
+        said = scratch.run("python", "-m", "dlskip.check", ok=False)  # as `make repro` begins
     finally:
         scratch.replace(new, old)
     assert said.startswith(f"error: params.yaml: {message}")
@@ -225,7 +225,10 @@ def test_killed_stage_resumes_to_the_same_weights(scratch):
     ("change", "new", "common"),
     [
         ("grid.seeds=[0, 1]", "-1", ["figures"]),
-        ("grid.backbones=[tiny-llama]", "none", ["figures", "prepare"]),
+        ("grid.backbones=[tiny-llama, tiny-gpt2]", "tiny-gpt2", ["figures", "prepare"]),
+        ("grid.methods=[vanilla, ours]", "none", ["figures"]),
+        ("baselines.static.block=middle", "static-", []),
+        ("ablations.variants.no_mixer.start=skip_pretrain", "no_mixer-", []),
         ("prepare.test=4", "none", ["prepare"]),
         ("skip_pretrain.p=0.3", "skip_pretrain@", []),
         ("evaluate.traces=2", "evaluate@", []),
@@ -245,7 +248,7 @@ def test_a_change_marks_only_what_it_concerns(scratch, change, new, common):
 
 def test_experiment_reruns_what_depends_on_its_parameter(scratch):
     log = scratch.dvc("exp", "run", "-S", "rl.cost_weight=0.2")
-    affected = ("rl@", "mixer@", "evaluate@ours", "ablations@", "figures")
+    affected = ("rl@", "mixer@", "evaluate@ours", "evaluate@no_mixer", "ablations@", "figures")
     assert sorted(ran(log)) == sorted(s for s in scratch.stages if s.startswith(affected))
     assert "0.2" in scratch.dvc("params", "diff")
     assert len(scratch.dvc("exp", "list", "--name-only").split()) == 1

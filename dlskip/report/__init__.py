@@ -1,4 +1,4 @@
-"""From evaluations and training curves to tables, figures, ``metrics.json`` and one page."""
+"""From evaluations and training curves to tables, figures, ``metrics.json``, ``claims.json`` and one page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from dlskip.config import Params
-from dlskip.report import collect, figures, headline, style, tables, traces
+from dlskip.report import claims, collect, figures, headline, style, tables, traces
 from dlskip.report.page import render
 from dlskip.report.view import View
 
@@ -18,7 +18,7 @@ def build(params: Params, root: Path) -> None:
 
     Args:
         params: All parameters; ``grid`` says which cells count.
-        root: The repository's root, with ``evaluations/``, ``artifacts/`` and ``data/``.
+        root: The repository's root, with ``evaluations/``, ``artifacts/``, ``data/`` and ``models/``.
 
     Raises:
         DlskipError: A file of a cell is missing or malformed.
@@ -27,7 +27,8 @@ def build(params: Params, root: Path) -> None:
     found = collect.collect(params, root)
     views = [View(found, backbone) for backbone in params.grid.backbones]
     collect.write(found, reports)
-    made = tables.build(views)
+    said = claims.find(views)
+    made = tables.build(views, said)
     for table in made:
         table.write(reports / "tables")
     for name, frame in tables.plot_data(views[0]).items():
@@ -35,6 +36,6 @@ def build(params: Params, root: Path) -> None:
     with style.style(params.figures.dpi):
         figures.draw(views[0], reports / "figures")
         traces.draw(views[0], reports / "figures")
-    numbers = headline.metrics(views)
-    (reports / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    (reports / "index.html").write_text(render(views, made, reports / "figures"), encoding="utf-8")
+    for name, value in {"metrics": headline.metrics(views), "claims": claims.document(found, said)}.items():
+        (reports / f"{name}.json").write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (reports / "index.html").write_text(render(views, made, said, reports / "figures"), encoding="utf-8")

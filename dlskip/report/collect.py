@@ -31,8 +31,9 @@ STAGES = {
 class Collected:
     """Everything that the report shows.
 
-    ``results``, ``layers``, ``curves`` and ``predictions`` have the columns above; ``traces`` is per backbone;
-    ``provenance`` and ``alarms`` name their cell by its directory.
+    ``results``, ``layers``, ``curves`` and ``predictions`` have the columns above; ``traces`` and ``backbones`` (what
+    is known of the model: layers, hidden size, parameters) are per backbone; ``provenance`` and ``alarms`` name their
+    cell by its directory.
     """
 
     params: Params
@@ -41,6 +42,7 @@ class Collected:
     curves: pd.DataFrame
     predictions: pd.DataFrame
     traces: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    backbones: dict[str, dict[str, Any]] = field(default_factory=dict)
     signatures: dict[str, dict[str, str]] = field(default_factory=dict)
     provenance: dict[str, dict[str, Any]] = field(default_factory=dict)
     alarms: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +52,7 @@ class Collected:
 
 
 def collect(params: Params, root: Path) -> Collected:
-    """Reads ``evaluations/``, ``artifacts/`` and ``data/`` under ``root``.
+    """Reads ``evaluations/``, ``artifacts/``, ``data/`` and what ``models/`` says of the backbones, under ``root``.
 
     Raises:
         DlskipError: A file of a cell that is there is missing or has other columns.
@@ -59,21 +61,23 @@ def collect(params: Params, root: Path) -> Collected:
     found = Collected(params, empty(columns=RESULTS), empty(columns=LAYERS), empty(columns=CURVES), empty())
     tables: dict[str, list[pd.DataFrame]] = {"results": [], "layers": [], "curves": []}
     predictions: list[tuple[Any, ...]] = []
+    kept = {"1", "per_sample", str(params.evaluate.batches[0])}  # rules that decide row by row, or the headline's
     for backbone in params.grid.backbones:
+        found.backbones[backbone] = _backbone(root / "models" / backbone)
         for seed in params.grid.seeds:
+            cell = f"{backbone}-{seed}"
             for method in params.grid.methods:
-                where = Path("evaluations", method, f"{backbone}-{seed}")
+                where = Path("evaluations", method, cell)
                 if not (root / where / "rows.csv").is_file():
                     found.missing.append(str(where))
                     continue
                 tables["results"].append(_csv(root / where / "rows.csv", RESULTS))
                 tables["layers"].append(_csv(root / where / "layers.csv", LAYERS))
-                predictions += _predictions(root / where / "predictions.jsonl", backbone, seed)
+                predictions += _predictions(root / where / "predictions.jsonl", backbone, seed, kept)
                 found.traces.setdefault(backbone, []).extend(_json(root / where / "traces.json", []))
                 found.signatures |= _json(root / where / "signatures.json", {})
                 _provenance(found, root, where)
-            for stage, folder, variant in _training_cells(params):
-                where = Path("artifacts", folder, f"{backbone}-{seed}", variant)
+            for stage, where, variant in _training_cells(params, cell):
                 if not (root / where / "curves.csv").is_file():
                     found.missing.append(str(where))
                     continue
@@ -82,6 +86,8 @@ def collect(params: Params, root: Path) -> Collected:
                 tables["curves"].append(curve[CURVES])
                 found.alarms += [{"cell": str(where)} | alarm for alarm in _json(root / where / "alarms.json", [])]
                 _provenance(found, root, where)
+            for method in params.grid.methods:
+                _provenance(found, root, Path("artifacts", method, cell))
     for name, parts in tables.items():
         if parts:
             setattr(found, name, pd.concat(parts, ignore_index=True))
@@ -98,12 +104,34 @@ def write(found: Collected, reports: Path) -> None:
         getattr(found, name).to_csv(reports / f"{name}.csv", index=False)
 
 
-def _training_cells(params: Params) -> list[tuple[str, str, str]]:
-    """(stage, folder, variant) of everything that is trained."""
-    stages = [
-        (stage, folder, "") for stage, folder in STAGES.items() if stage == "finetune" or "ours" in params.grid.methods
+def _training_cells(params: Params, cell: str) -> list[tuple[str, Path, str]]:
+    """(stage, directory, variant) of everything that is trained for a backbone and seed."""
+    grid = params.grid
+    learned = any(method not in ("vanilla", *grid.baselines) for method in grid.methods)
+    wanted = {"finetune": True, "adapter_init": learned, "skip_pretrain": learned}
+    found = [
+        (stage, Path("artifacts", folder, cell), "")
+        for stage, folder in STAGES.items()
+        if wanted.get(stage, "ours" in grid.methods)
     ]
-    return stages + [("ablations", "ablations", variant) for variant in params.ablations.variants]
+    if "static" in grid.methods:
+        found += [("static", Path("artifacts", "static", cell, str(s)), str(s)) for s in params.evaluate.shares]
+    for name in grid.ablations:
+        stages = params.ablations.variants[name].stages
+        found += [(stage, Path("artifacts", name, cell, stage), name) for stage in stages]
+    return found
+
+
+def _backbone(directory: Path) -> dict[str, Any]:
+    """Layers, hidden size and parameters, as far as the prepared backbone says."""
+    config = _json(directory / "config.json", {})
+    config = config.get("text_config", config) | _json(directory / "source.json", {})
+    names = {
+        "layers": ("layers", "num_hidden_layers", "n_layer"), "hidden_size": ("hidden_size", "n_embd"),
+        "parameters": ("parameters",),
+    }  # fmt: skip
+    known = {name: next((config[key] for key in keys if key in config), None) for name, keys in names.items()}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _provenance(found: Collected, root: Path, where: Path) -> None:
@@ -127,14 +155,14 @@ def _json(path: Path, default: Any) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
 
 
-def _predictions(path: Path, backbone: str, seed: int) -> list[tuple[Any, ...]]:
-    """Rows decided one by one: what the intervals are computed over."""
+def _predictions(path: Path, backbone: str, seed: int, batches: set[str]) -> list[tuple[Any, ...]]:
+    """The answers under those batch rules: what the intervals are computed over."""
     if not path.is_file():
         raise DlskipError("no such file", where=str(path), mend="dvc repro evaluate")
     kept = []
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            if row["batch"] in ("1", "per_sample"):
+            if row["batch"] in batches:
                 kept.append((backbone, seed, *(row[k] for k in PREDICTIONS[2:])))
     return kept

@@ -1,4 +1,4 @@
-"""Figures of what was measured: quality and speed against the skipped share, and which layers are skipped."""
+"""Figures of quality against the share of layers skipped; ``draw`` writes these and all others of what was measured."""
 
 from __future__ import annotations
 
@@ -6,201 +6,203 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlskip.report import style
-from dlskip.report.stats import Run
-from dlskip.report.view import VANILLA, View, batch_label, short
+from dlskip.report import figures_ablations, figures_layers, figures_speed, style, training_figures
+from dlskip.report.figures_common import (
+    BANDS,
+    SHARE,
+    Kind,
+    at_share,
+    facts,
+    handles,
+    kinds,
+    line,
+    name_ends,
+    papers_task,
+    unskipped,
+    whiskers,
+)
+from dlskip.report.matched import rivals
+from dlskip.report.view import FULL, Point, View, batch_label, short
 
-SHARE = "layer applications skipped, %"
-_LOOKS = {"ours": style.OURS, "random": style.RANDOM}
+SHOWN = 3  # baselines in the headline's picture
 
 
 def draw(view: View, directory: Path) -> None:
-    """Writes ``headline``, ``quality_vs_skip``, ``layer_heatmap`` and ``speed``."""
-    style.save(headline(view), directory, "headline")
-    style.save(quality_vs_skip(view), directory, "quality_vs_skip")
-    figure, axes = style.panels(figsize=(9, 0.42 * len(view.tasks) + 1.9))
-    layer_heatmap(view, axes)
-    style.save(figure, directory, "layer_heatmap")
-    style.save(speed(view), directory, "speed")
+    """Writes every figure but ``token_depth``; ``ablations`` only if the grid has any."""
+    made = {
+        "headline": headline, "figure3": figure3, "quality_vs_skip": quality_vs_skip, "batch_rules": batch_rules,
+        "layer_heatmap": figures_layers.per_task, "method_heatmap": figures_layers.per_method,
+        "pareto": figures_speed.pareto, "speed": figures_speed.speed, "training": training_figures.training,
+        "sampled_vs_threshold": training_figures.sampled_vs_threshold, "figure4": training_figures.figure4,
+    }  # fmt: skip
+    if figures_ablations.wanted(view):
+        made["ablations"] = figures_ablations.ablations
+    for name, maker in made.items():
+        style.save(maker(view), directory, name)
 
 
 def headline(view: View) -> Figure:
     """Wide picture: average quality against skipped share, and beside it which layers each task skips."""
     figure, (left, right) = style.panels(
-        1, 2, figsize=(13.2, 4.9), gridspec_kw={"width_ratios": [1, 1.12], "wspace": 0.04}
+        1, 2, figsize=(14.6, 5.1), gridspec_kw={"width_ratios": [1.18, 1], "wspace": 0.04}
     )
-    tasks, name = (view.nlu, "macro F1, %") if view.nlu else (view.mt, "BLEU")
-    _trade(view, left, tasks, intervals=True, batches=[view.headline.ours.batch], labels=True)
-    kind = f"{len(view.nlu)} understanding tasks" if view.nlu else f"{len(view.mt)} translation tasks"
-    left.set(title=f"Quality against skipped layers, mean of {kind}", ylabel=name, xlabel=SHARE)
-    layer_heatmap(view, right)
-    counts = sorted({view.n.get(t, 0) for t in tasks})
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
-    seeds = len(view.found.params.grid.seeds)
+    kind = kinds(view)[0]
+    _headline_trade(view, left, kind)
+    figures_layers.heatmap(view, right)
     style.note(
         figure,
-        f"{view.backbone}; {n} test examples per task, {seeds} {'seed' if seeds == 1 else 'seeds'}; "
-        "t: threshold; whiskers and band: 95 % bootstrap over examples; "
-        "random = chance masks at ours' measured rate, same weights",
-    )
+        facts(view, kind.tasks, "t: threshold", "whiskers and grey band: 95 % bootstrap intervals",
+              "random: chance masks at the rate measured for ours, same weights"),
+    )  # fmt: skip
     return figure
 
 
-def _trade(
-    view: View, axes: Axes, tasks: Sequence[str], *, intervals: bool, batches: Sequence[str], labels: bool
-) -> None:
-    """Quality against skipped share: vanilla's line, ours at each threshold, the random control."""
-    metric = view.quality(tasks[0])
-    full = view.one(VANILLA, metric, tasks)
-    if not math.isnan(full):
-        axes.axhline(full, color=style.VANILLA, linewidth=1.4, linestyle=(0, (5, 3)), zorder=1)
-        if intervals:
-            band = view.bootstrap.mean(VANILLA, tasks)
-            axes.axhspan(band.low, band.high, color=style.VANILLA, alpha=0.06, linewidth=0)
-    drawn: list[tuple[list[Run], dict[str, Any]]]
-    drawn = [(view.runs("random", "per_sample"), {"color": style.RANDOM, "marker": "X", "linestyle": "-"})]
-    drawn = [(view.runs("ours", b), style.BATCH[b]) for b in reversed(batches)] + drawn
-    ends: dict[str, tuple[float, float]] = {}
-    for runs, look in drawn:
-        points = [(view.one(r, "skip_ratio", tasks), view.one(r, metric, tasks), r) for r in runs]
-        points = sorted((p for p in points if not math.isnan(p[1])), key=lambda p: p[0])
-        if not points:
-            continue
-        x, y, kept = zip(*points, strict=True)
-        if intervals:
-            bands = [view.bootstrap.mean(r, tasks) for r in kept]
-            axes.vlines(x, [b.low for b in bands], [b.high for b in bands], color=look["color"], linewidth=1, alpha=0.5)
-        axes.plot(x, y, markeredgewidth=1.1, **look)
-        ends[runs[0].method] = (x[-1], y[-1])
-        if labels and runs[0].method == "ours":
-            for px, group in groupby(points, key=lambda p: round(p[0])):  # thresholds that skip alike share a label
-                same = list(group)
-                text = "t=" + ", ".join(run.setting for _, _, run in same)
-                axes.annotate(
-                    text, (px, same[0][1]), (-5, 7), textcoords="offset points", fontsize=8, ha="right",
-                    color=look["color"], path_effects=style.HALO,
-                )  # fmt: skip
-    axes.margins(x=0.08, y=0.12)
-    left, right = axes.get_xlim()
-    if not ends:
-        style.blank(axes, "not run")
+def strongest(view: View, tasks: Sequence[str]) -> list[str]:
+    """The baselines of highest quality at the headline's skipped share, best first."""
+    return [rival.method for rival in rivals(view, tasks) if rival.there][:SHOWN]
+
+
+def _headline_trade(view: View, axes: Axes, kind: Kind) -> None:
+    tasks = kind.tasks
+    axes.set(title=f"Quality against skipped layers, {kind.title}", ylabel=kind.metric, xlabel=SHARE)
+    level = unskipped(axes, view, tasks, interval=True)
+    lines = {m: view.points(m, tasks) for m in (*strongest(view, tasks), "random", "ours")}
+    main = [p for m in ("ours", "random") for p in lines[m]]
+    if not main and math.isnan(level):
+        style.blank(axes)
         return
-    axes.set_xlim(min(0.0, left), right)
-    if labels:
-        _label_lines(axes, full, ends)
+    most = 5 * math.ceil((1.12 * max((p.skipped for p in main), default=90) + 1) / 5)
+    bands = []
+    for method, points in lines.items():
+        measured = [p for p in points if p.run.setting != FULL]
+        line(axes, points, method, faint=method not in ("ours", "random"), band=False)
+        if method in ("ours", "random"):
+            whiskers(axes, view, measured, tasks, style.look(method)["color"])
+            bands += [view.bootstrap.mean(p.run, tasks) for p in measured]
+    _thresholds(axes, lines["ours"])
+    ends = {m: _end(points, most) for m, points in lines.items() if points}
+    seen = [y for _, y in ends.values()] + [p.quality for ps in lines.values() for p in ps if p.skipped <= most]
+    seen += [y for band in bands for y in (band.low, band.high)] + ([] if math.isnan(level) else [level])
+    room = 0.06 * max(max(seen) - min(seen), 1.0)
+    axes.set(xlim=(0, most), ylim=(min(seen) - room, max(seen) + room))
+    name_ends(axes, ends | ({} if math.isnan(level) else {"vanilla": (float(most), level)}))
 
 
-def _label_lines(axes: Axes, full: float, ends: dict[str, tuple[float, float]]) -> None:
-    """Names the lines at their right ends, kept apart where they come close."""
-    left, right = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    names = [(y, method, _LOOKS[method]) for method, (_, y) in ends.items()]
-    if not math.isnan(full):
-        names.append((full, "vanilla", style.VANILLA))
-    names.sort()
-    least, heights = 0.06 * (top - bottom), [y for y, _, _ in names]
-    for i in range(1, len(heights)):
-        if heights[i] - heights[i - 1] < least:
-            heights[i] = heights[i - 1] + least
-    axes.set_xlim(left, right + 0.17 * (right - left))
-    for height, (_, name, colour) in zip(heights, names, strict=True):
+def _thresholds(axes: Axes, points: Sequence[Point]) -> None:
+    """Names the thresholds of ours; those that skip alike share a label."""
+    for _, group in groupby((p for p in points if p.run.setting != FULL), key=lambda p: round(p.skipped)):
+        same = list(group)
         axes.annotate(
-            name, (right, height), (4, 0), textcoords="offset points", color=colour, fontweight="bold", va="center",
-            path_effects=style.HALO,
+            "t=" + ", ".join(p.run.setting for p in same), (same[0].skipped, same[0].quality), (-4, -13),
+            textcoords="offset points", fontsize=8, ha="right", color=style.OURS, path_effects=style.HALO, zorder=6,
         )  # fmt: skip
+
+
+def _end(points: Sequence[Point], most: float) -> tuple[float, float]:
+    """Where a line leaves the picture, or ends."""
+    last = points[-1]
+    return (last.skipped, last.quality) if last.skipped <= most else (most, at_share(points, most))
+
+
+def figure3(view: View) -> Figure:
+    """The paper's figure 3: macro F1 against skipped share on its question-answering task, every method."""
+    figure, axes = style.panels(figsize=(9.4, 4.7))
+    task = papers_task(view)
+    if task is None:
+        axes.set_title("Quality against skipped layers")
+        style.blank(axes)
+        return figure
+    axes.set_title(f"{short(task)}: quality against skipped layers")
+    if not _all_methods(view, axes, [task], interval=True):
+        style.blank(axes)
+        return figure
+    whiskers(axes, view, view.points("ours", [task]), [task], style.OURS)
+    axes.set(xlabel=SHARE, ylabel="macro F1, %")
+    figure.legend(handles=handles(view.compared), loc="outside right upper", fontsize=9, handlelength=2.6)
+    style.note(figure, facts(view, [task], BANDS, "whiskers and grey band: 95 % bootstrap intervals"))
+    return figure
+
+
+def _all_methods(view: View, axes: Axes, tasks: Sequence[str], *, interval: bool = False) -> bool:
+    """Every method's line; False if nothing was run."""
+    lines = {m: view.points(m, tasks) for m in view.compared if m != "vanilla"}
+    level = unskipped(axes, view, tasks, interval=interval)
+    for method, points in sorted(lines.items(), key=lambda item: item[0] == "ours"):
+        line(axes, points, method)
+    axes.set_xlim(0, 100)
+    axes.margins(y=0.08)
+    return not math.isnan(level) or any(lines.values())
+
+
+def _panels(view: View) -> list[tuple[str, list[str]]]:
+    """(title, tasks): the averages, each followed by its tasks."""
+    found = []
+    for kind in kinds(view):
+        if len(kind.tasks) > 1:
+            found.append((f"Mean {kind.metric.split(',')[0]}, {len(kind.tasks)} tasks", kind.tasks))
+        found += [(short(task), [task]) for task in kind.tasks]
+    return found
 
 
 def quality_vs_skip(view: View) -> Figure:
-    """Small multiples: the averages and every task, all batch rules, the random control."""
-    panels = [(f"Mean macro F1, {len(view.nlu)} tasks", view.nlu)] * bool(view.nlu) + [
-        (short(t), [t]) for t in view.nlu
+    """Small multiples: the averages and every task, every method."""
+    figure, grid, panels = _multiples(view)
+    for axes, (title, tasks) in zip(grid, panels, strict=True):
+        axes.set_title(title)
+        if not _all_methods(view, axes, tasks):
+            style.blank(axes)
+    figure.legend(handles=handles(view.compared), loc="outside upper left", ncols=5, fontsize=9, handlelength=2.6)
+    upright = "upright: macro F1 in % (understanding), BLEU (translation)"
+    style.note(figure, f"across: {SHARE}; {upright}; {facts(view, view.tasks, BANDS)}")
+    return figure
+
+
+def batch_rules(view: View) -> Figure:
+    """Small multiples: ours alone, at every batch size, in the range of shares that it reaches."""
+    figure, grid, panels = _multiples(view)
+    for axes, (title, tasks) in zip(grid, panels, strict=True):
+        axes.set_title(title)
+        metric, level, drawn = view.quality(tasks[0]), unskipped(axes, view, tasks), False
+        for batch in reversed(view.batches):
+            runs = view.runs("ours", batch)
+            points = np.array([(view.one(r, "skip_ratio", tasks), view.one(r, metric, tasks)) for r in runs])
+            points = points[~np.isnan(points).any(axis=1)]
+            points = points[points[:, 0].argsort()]
+            axes.plot(points[:, 0], points[:, 1], markeredgewidth=1.1, **style.BATCH.get(batch, style.BATCH["1"]))
+            drawn = drawn or len(points) > 0
+        line(axes, [p for p in view.points("random", tasks) if p.run.setting != FULL], "random", band=False)
+        if not drawn and math.isnan(level):
+            style.blank(axes)
+        elif not drawn:
+            axes.text(0.5, 0.5, "ours: not run", transform=axes.transAxes, ha="center", color=style.MUTED)
+        else:
+            axes.margins(x=0.08, y=0.12)
+            axes.set_xlim(left=0)
+    marks = [
+        plt.Line2D([], [], **style.BATCH.get(b, style.BATCH["1"]), label=f"Ours, {batch_label(b)}")
+        for b in view.batches
     ]
-    panels += [(f"Mean BLEU, {len(view.mt)} tasks", view.mt)] * (len(view.mt) > 1) + [(short(t), [t]) for t in view.mt]
+    marks += handles(["random", "vanilla"])
+    figure.legend(handles=marks, loc="outside upper left", ncols=6, fontsize=9, handlelength=2.6)
+    style.note(
+        figure, f"across: {SHARE}; upright: macro F1 in % (understanding), BLEU (translation); "
+        f"{facts(view, view.tasks)}; one point per threshold",
+    )  # fmt: skip
+    return figure
+
+
+def _multiples(view: View) -> tuple[Figure, list[Axes], list[tuple[str, list[str]]]]:
+    """A grid of panels, one per average and task; those that are left over are switched off."""
+    panels = _panels(view)
     columns = min(5, math.ceil(len(panels) / 2)) if len(panels) > 3 else len(panels)
     lines = math.ceil(len(panels) / columns)
-    figure, grid = style.panels(lines, columns, figsize=(3.0 * columns + 0.4, 2.7 * lines + 0.9), squeeze=False)
-    for axes, (title, tasks) in zip(grid.flat, panels, strict=False):
-        _trade(view, axes, tasks, intervals=False, batches=view.batches, labels=False)
-        axes.set_title(title)
+    figure, grid = style.panels(lines, columns, figsize=(3.0 * columns + 0.4, 2.75 * lines + 1.0), squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
-    figure.supxlabel(f"{SHARE}; upright: macro F1 in % (understanding), BLEU (translation)", fontsize=9.5)
-    handles = [plt.Line2D([], [], **style.BATCH[b], label=f"ours, {batch_label(b)}") for b in view.batches]
-    handles += [
-        plt.Line2D([], [], color=style.RANDOM, marker="X", label="random, same measured rate"),
-        plt.Line2D([], [], color=style.VANILLA, linestyle=(0, (5, 3)), label="vanilla, nothing skipped"),
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=6, fontsize=9, handlelength=2.2)
-    return figure
-
-
-def layer_heatmap(view: View, axes: Axes) -> None:
-    """Skip rate of each layer on each task at the headline setting (the prompt's decision)."""
-    run, rows = view.headline.ours, view.layers
-    rows = rows[(rows["method"] == run.method) & (rows["setting"] == run.setting) & (rows["batch"] == run.batch)]
-    axes.set_title(f"Which layers are skipped (ours, {batch_label(run.batch)}, threshold {run.setting})")
-    if rows.empty:
-        style.blank(axes, "not run")
-        return
-    rates = 100 * rows.pivot_table(index="task", columns="layer", values="skip_rate").reindex(view.tasks)
-    layers = rates.shape[1]
-    mesh = axes.pcolormesh(
-        np.arange(layers + 1) - 0.5, np.arange(len(rates) + 1), rates.to_numpy(), cmap=style.HEAT, vmin=0, vmax=100,
-        edgecolor="white", linewidth=0.8,
-    )  # fmt: skip
-    axes.invert_yaxis()
-    if view.nlu and view.mt:
-        axes.axhline(len(view.nlu), color="white", linewidth=4)
-    axes.set_yticks(np.arange(len(rates)) + 0.5, [short(t) for t in rates.index], color=style.INK)
-    axes.set_xticks(range(0, layers, 5 if layers > 12 else 1))
-    axes.tick_params(length=0)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("layer (the first and the last always run)")
-    for y, mean in enumerate(rates.mean(axis=1)):
-        if not math.isnan(mean):
-            axes.text(layers - 0.2, y + 0.5, f"{mean:.0f} %", va="center", fontsize=9, color=style.INK)
-    bar = axes.figure.colorbar(mesh, ax=axes, location="right", fraction=0.035, pad=0.075, ticks=[0, 50, 100])
-    bar.set_label("samples that skip, %", fontsize=9)
-    bar.outline.set_visible(False)
-
-
-def speed(view: View) -> Figure:
-    """Measured speed-up against skipped share, with the line that skipping could reach at most."""
-    kinds = [(n, t) for n, t in (("Understanding", view.nlu), ("Translation", view.mt)) if t]
-    figure, grid = style.panels(1, len(kinds), figsize=(5.2 * len(kinds), 4.2), squeeze=False)
-    for axes, (name, tasks) in zip(grid.flat, kinds, strict=True):
-        looks = [(view.runs("ours", b), style.BATCH[b] | {"label": f"ours, {batch_label(b)}"}) for b in view.batches]
-        random = {"color": style.RANDOM, "marker": "X", "label": "random, per sample"}
-        points: list[tuple[float, float]] = []
-        for runs, look in [*looks, (view.runs("random", "per_sample"), random)]:
-            found = pd.DataFrame([_speed_point(view, r, tasks) for r in runs], columns=["x", "y"]).dropna()
-            axes.plot(found["x"], found["y"], **(look | {"linestyle": "none"}))
-            points += list(found.itertuples(index=False, name=None))
-        axes.set_title(name)
-        if not points:
-            style.blank(axes, "not run")
-            continue
-        most = max(x for x, _ in points) + 3
-        share = np.linspace(0, most, 100)
-        axes.plot(share, 100 / (100 - share), color=style.INK, linewidth=1.2)
-        axes.annotate(
-            "1 / (1 − s)", (share[70], 100 / (100 - share[70])), (-6, 8), textcoords="offset points", ha="right",
-            fontsize=9,
-        )  # fmt: skip
-        axes.axhline(1, color=style.MUTED, linewidth=1, linestyle=(0, (5, 3)))
-        axes.set(xlabel=SHARE, ylabel="time at full depth / time measured", xlim=(0, most))
-    grid.flat[0].legend(loc="upper left", fontsize=8.5)
-    return figure
-
-
-def _speed_point(view: View, run: Run, tasks: Sequence[str]) -> tuple[float, float]:
-    return view.one(run, "skip_ratio", tasks), view.one(run, "speedup", tasks)
+    return figure, list(grid.flat[: len(panels)]), panels

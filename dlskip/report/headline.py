@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlskip.report.stats import Estimate, Run
+from dlskip.methods.names import title
+from dlskip.report.matched import common, curve, rivals, versus
+from dlskip.report.stats import Estimate, Run, estimate
 from dlskip.report.table import signed
 from dlskip.report.view import MIN_SKIP, VANILLA, View, batch_label
 
@@ -35,9 +37,14 @@ def _metrics(view: View) -> dict[str, Any]:
     for name, other in (("delta_vs_vanilla", VANILLA), ("delta_vs_random", h.random)):
         deltas: dict[str, float] = {}
         for key, tasks in (("nlu_f1", view.nlu), ("mt_bleu", view.mt)):
-            estimate = view.bootstrap.difference(h.ours, other, tasks)
-            deltas |= {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
+            delta = view.bootstrap.difference(h.ours, other, tasks)
+            deltas |= {key: delta.value, f"{key}_low": delta.low, f"{key}_high": delta.high}
         result[name] = _finite(deltas)
+    for name, tasks in (("auc_nlu", view.nlu), ("auc_mt", view.mt)):
+        curves = {m: curve(view, m, tasks) for m in view.compared if m != "vanilla"} if tasks else {}
+        if over := common(curves.values()):
+            areas = {m: estimate(c.area(*over)).value for m, c in curves.items()}
+            result[name] = _finite({"from_skip_ratio": over[0] / 100, "to_skip_ratio": over[1] / 100} | areas)
     return {name: value for name, value in result.items() if value}
 
 
@@ -69,25 +76,41 @@ def sentences(view: View) -> list[str]:
         if not math.isnan(speed):
             text += f" Measured ({batch_label(h.ours.batch)}), full depth takes {speed:.2f} times as long"
             text += "." if speed >= 1 else ": skipping is slower here, not faster."
-        said.append(text)
+        said.append(text + _strongest(view, tasks, name))
     return said
 
 
-def verdict(estimate: Estimate) -> str:
+def _strongest(view: View, tasks: Sequence[str], metric: str) -> str:
+    """A sentence on the best of the baselines where they skip as much as ours does."""
+    if not view.baselines:
+        return ""
+    found = rivals(view, tasks)
+    best = next((rival for rival in found if rival.there), None)
+    if best is None:
+        return " No other method skips that much." if any(r.ran for r in found) else " The other methods were not run."
+    delta, there = estimate(versus(view, tasks, best.there)), estimate(best.there).value
+    return (
+        f" At the same share the strongest of {len(view.baselines)} other methods is {title(best.method)} with "
+        f"{there:.1f} {metric}, read between its settings: ours is {verdict(delta)} it, {signed(delta.value)} "
+        f"[{signed(delta.low)}, {signed(delta.high)}]."
+    )
+
+
+def verdict(delta: Estimate) -> str:
     """``above``, ``below``, or not distinguishable from."""
-    if math.isnan(estimate.value):
+    if math.isnan(delta.value):
         return "not compared with (not run)"
-    if estimate.covers_zero:
+    if delta.covers_zero:
         return "not distinguishable from"
-    return "above" if estimate.value > 0 else "below"
+    return "above" if delta.value > 0 else "below"
 
 
 def _versus(view: View, run: Run, other: Run, metric: str, tasks: Sequence[str], name: str) -> str:
-    estimate = view.bootstrap.difference(run, other, tasks)
-    if math.isnan(estimate.value):
+    delta = view.bootstrap.difference(run, other, tasks)
+    if math.isnan(delta.value):
         return f"{name} was not run"
-    numbers = f"{signed(estimate.value)} [{signed(estimate.low)}, {signed(estimate.high)}]"
-    return f"{verdict(estimate)} {name} ({view.one(other, metric, tasks):.1f}; {numbers})"
+    numbers = f"{signed(delta.value)} [{signed(delta.low)}, {signed(delta.high)}]"
+    return f"{verdict(delta)} {name} ({view.one(other, metric, tasks):.1f}; {numbers})"
 
 
 def choice(view: View) -> str:

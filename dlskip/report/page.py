@@ -1,12 +1,11 @@
-"""The one page a person reads: self-contained, without scripts, from the same tables and figures."""
+"""The one page a person reads: self-contained, from the same tables, figures and numbers; its script is a small one."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,27 +13,40 @@ from markupsafe import Markup
 from dlskip import __version__
 from dlskip.data.tasks import TASKS
 from dlskip.report import headline
-from dlskip.report.table import Table
+from dlskip.report.claims import SAME, Claim
+from dlskip.report.payload import embed, payload
+from dlskip.report.pictures import pictures
+from dlskip.report.svg import data_uri
+from dlskip.report.table import NOT_REACHED, NOT_RUN, Table
 from dlskip.report.traces import LOST, headline_traces
-from dlskip.report.view import View, batch_label, short
+from dlskip.report.view import View, short
 
 SHOWN = 6  # translated sentences on the page
+# Where a table is shown; one that is not named here stands under "All other tables".
+PLACES = {
+    "numbers": ["headline"],
+    "claims": ["claims"],
+    "tasks": ["matched", "auc", "nlu", "mt", "per_backbone"],
+    "speed": ["measured_speed", "speed"],
+    "layers": ["variance"],
+    "training": ["budget"],
+    "ablations": ["ablations"],
+    "provenance": ["cost"],
+}
+SECTIONS = {
+    "numbers": "Headline", "explore": "Compare methods", "claims": "Claims", "tasks": "Per task", "speed": "Speed",
+    "layers": "Layers", "tokens": "Tokens", "training": "Training", "ablations": "Ablations", "rows": "Data",
+    "tables": "All other tables", "provenance": "Provenance", "meaning": "How to read",
+}  # fmt: skip
 
 
-class Picture(NamedTuple):
-    """A figure in the page: file name without suffix, what it shows, and how to read it."""
-
-    name: str
-    alt: str
-    caption: str
-
-
-def render(views: Sequence[View], made: Sequence[Table], figures: Path) -> str:
+def render(views: Sequence[View], made: Sequence[Table], said: Sequence[Claim], figures: Path) -> str:
     """The page's HTML.
 
     Args:
         views: One per backbone; headline and figures are of the first.
-        made: All tables; the first is the headline.
+        made: All tables.
+        said: What is claimed of ours against other methods.
         figures: Directory with the figures' SVG files.
     """
     environment = Environment(
@@ -43,60 +55,67 @@ def render(views: Sequence[View], made: Sequence[Table], figures: Path) -> str:
     )  # fmt: skip
     view = views[0]
     found, params = view.found, view.found.params
-    environment.filters["image"] = lambda name: Markup(_data_uri(figures / f"{name}.svg"))
-    environment.filters["json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False)
-    environment.filters["numeric"] = lambda text: text[:1].isdigit() or text[:1] in "+−"
+    shown = {p.name: p for p in pictures(view)}
+    environment.filters |= {
+        "image": lambda name: data_uri((figures / f"{name}.svg").read_text(encoding="utf-8")),
+        "json": lambda value: json.dumps(value, indent=1, ensure_ascii=False),
+        "embed": embed, "numeric": numeric, "cell_class": cell_class, "slug": slug,
+    }  # fmt: skip
     return environment.get_template("index.html.j2").render(
         version=__version__,
         recipe=params.recipe,
         embedded=[t for t in view.tasks if t in TASKS and TASKS[t].embedded],
-        view=view,
         views=views,
         sentences=[(v.backbone, headline.sentences(v)) for v in views],
         choice=headline.choice(view),
-        batch=batch_label(view.headline.ours.batch),
-        tables={table.name: table for table in made},
-        pictures={p.name: p for p in _pictures(view)},
+        claims=grouped(said),
+        sections=[(id, text) for id, text in SECTIONS.items() if id != "ablations" or id in shown],
+        tables=placed(made),
+        pictures=shown,
+        data=payload(views),
         traces=[_trace(t) for t in _spread(headline_traces(view))],
         alarms=found.alarms,
         missing=found.missing,
         splits=found.manifest.get("splits", {}),
         manifest=found.manifest,
         overlap=found.overlap,
-        provenance=[(cell, record) for cell, record in found.provenance.items()],
+        provenance=list(found.provenance.items()),
+        records=found.provenance,
         seeds=params.grid.seeds,
     )
 
 
-def _data_uri(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+def placed(made: Sequence[Table]) -> dict[str, list[Table]]:
+    """The tables that have rows, by the section that shows them; every one of them once."""
+    by_name = {table.name: table for table in made if table.rows}
+    sections = {section: [by_name.pop(n) for n in names if n in by_name] for section, names in PLACES.items()}
+    return sections | {"tables": list(by_name.values())}
 
 
-def _pictures(view: View) -> list[Picture]:
-    """The figures with alternative texts that carry their numbers."""
-    h = view.headline
-    means = headline.sentences(view)
-    return [
-        Picture("headline", " ".join(means), "Left: every threshold of ours and its random control, with 95 % "
-                "intervals. Right: the share of samples that skip each layer; at the right edge its mean."),
-        Picture("quality_vs_skip", "Small charts, one per task: quality against the share of layers skipped for ours "
-                "(all batch rules), the random control and vanilla. The settings table holds the numbers.",
-                "Each point is a threshold. Majority batches (bs=8, 16) decide once for the whole batch."),
-        Picture("layer_heatmap", f"Heat map of the skip rate per layer and task at threshold {h.ours.setting}. The "
-                "file reports/layers.csv holds the numbers.",
-                "Rows that differ mean that tasks use different layers; the skip-variance table says how much samples "
-                "of one task differ."),
-        Picture("token_depth", "Chart of which layers ran for each token of one translated sentence.",
-                "One column per token that decides; the prompt decides once."),
-        Picture("training", "Line charts of loss, skip rates, reward and held-out cross entropy for each stage.",
-                "The sampled rate is what training sees, the thresholded one what inference does; an alarm is raised "
-                "when they part or when either collapses."),
-        Picture("rl_sampling", "Line charts of policy-gradient loss, reward and skip rate for RL with and without the "
-                "sampling strategy.", "The paper's figure 4, with shorter runs from the same start."),
-        Picture("speed", "Measured speed-up against the share of layers skipped, with the ideal line 1/(1-s).",
-                "Below 1 means slower than the same model unskipped. The gap to the line is what embedding, LM head, "
-                "key/value filling, gathering of rows and the controllers cost on this machine."),
-    ]  # fmt: skip
+def grouped(said: Sequence[Claim]) -> list[tuple[str, str, list[Claim]]]:
+    """(heading, class, claims) by verdict, wins first; the last are those that could not be made."""
+    groups = [("Ours is better", "win", "better"), ("Ours is worse", "lose", "worse"), ("Not distinguishable", "", SAME)]
+    found = [(head, kind, [c for c in said if c.verdict == verdict]) for head, kind, verdict in groups]
+    return [*found, ("Not compared", "", [c for c in said if c.verdict not in ("better", "worse", SAME)])]
+
+
+def slug(cell: str) -> str:
+    """The id of a cell's record in the page, as the page's script makes it too."""
+    return "cell-" + cell.replace("/", "-").replace(".", "_")
+
+
+def numeric(text: str) -> bool:
+    """Whether a cell is set like a number."""
+    return text[:1].isdigit() or text[:1] in {"+", "−", "–"} or text in (NOT_RUN, NOT_REACHED)
+
+
+def cell_class(text: str) -> Markup:
+    """The class attribute of a table's cell, with a space before it, if it needs one."""
+    if text == NOT_RUN:
+        return Markup(' class="num notrun"')
+    if "[" in text or len(text) > 40:
+        return Markup(' class="num wrap"' if numeric(text) else ' class="wrap"')
+    return Markup(' class="num"' if numeric(text) else "")
 
 
 def _spread(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dlskip.report.stats import Estimate
+from dlskip.report.stats import Estimate, Level
 
 NOT_RUN = "not run"
+NOT_REACHED = "not reached"  # it was run, but skips less than the share asked for
 
 
 class Spread(NamedTuple):
@@ -30,7 +31,8 @@ class Table:
         title: What it shows.
         note: What a reader must know to read it: units, n, how it is averaged.
         columns: Column heads.
-        rows: Cells: text, a number, ``Spread``, ``Estimate`` (a difference), NaN = not run, None = does not apply.
+        rows: Cells: text, a number, ``Spread``, ``Level`` (a value with its interval), ``Estimate`` (a difference with
+            its interval), NaN = not run, None = does not apply.
         digits: Decimals shown; CSV keeps six.
     """
 
@@ -51,11 +53,13 @@ class Table:
             return "–"
         if isinstance(cell, str):
             return cell
-        if np.isnan(cell.value if isinstance(cell, Spread | Estimate) else cell):
+        if np.isnan(cell.value if isinstance(cell, Spread | Estimate | Level) else cell):
             return NOT_RUN
         if isinstance(cell, Estimate):
             text = f"{signed(cell.value)} [{signed(cell.low)}, {signed(cell.high)}]"
             return f"{text} not distinguishable" if cell.covers_zero else text
+        if isinstance(cell, Level):
+            return f"{cell.value:.{digits}f} [{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
         if isinstance(cell, Spread):
             return f"{cell.value:.{digits}f} ± {cell.std:.{digits}f}"
         return f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
@@ -68,7 +72,7 @@ class Table:
             for column, cell in zip(self.columns, row, strict=True):
                 if isinstance(cell, Spread):
                     record |= {column: cell.value, f"{column} std": cell.std}
-                elif isinstance(cell, Estimate):
+                elif isinstance(cell, Estimate | Level):
                     record |= {column: cell.value, f"{column} low": cell.low, f"{column} high": cell.high}
                 else:
                     record[column] = cell

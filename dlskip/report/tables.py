@@ -5,54 +5,54 @@ A number that was not run reads "not run" everywhere; one that does not apply is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dlskip.config import read_yaml
-from dlskip.report.stats import Run
-from dlskip.report.table import NOT_RUN, Spread, Table, spread
-from dlskip.report.view import VANILLA, View, batch_label, short
-
-PAPER = read_yaml(Path(__file__).with_name("paper.yaml"))
-
-
-def build(views: Sequence[View]) -> list[Table]:
-    """All tables over all backbones."""
-    makers = (headline, nlu, mt, settings, variance, speed, glue_metrics, cost)
-    needs = {nlu: views[0].nlu, glue_metrics: views[0].nlu, mt: views[0].mt}
-    return [maker(views) for maker in makers if needs.get(maker, True)]
+from dlskip.methods.names import title
+from dlskip.report import budget, claims, compare, notes, paper_tables
+from dlskip.report.matched import Rival, rivals
+from dlskip.report.stats import Run, estimate, less
+from dlskip.report.table import NOT_REACHED, NOT_RUN, Table, spread
+from dlskip.report.view import FULL, VANILLA, View, batch_label, short
 
 
-def missing_note(views: Sequence[View]) -> str:
-    """Names the evaluations of the grid that are not on disk."""
-    missing = [cell for cell in views[0].found.missing if cell.startswith("evaluations")]
-    return f" Not run: {', '.join(missing)}." if missing else ""
-
-
-def _n(view: View, tasks: Sequence[str]) -> str:
-    return "; n = " + ", ".join(f"{short(t)} {view.n.get(t, NOT_RUN)}" for t in tasks)
+def build(views: Sequence[View], said: Sequence[claims.Claim]) -> list[Table]:
+    """All tables over all backbones; the headline first."""
+    nlu, mt = bool(views[0].nlu), bool(views[0].mt)
+    makers: list[tuple[Callable[[Sequence[View]], Table], bool]] = [
+        (headline, True), (paper_tables.nlu, nlu), (paper_tables.mt, mt), (compare.matched, True), (compare.auc, True),
+        (paper_tables.variance, True), (paper_tables.backbones, True), (paper_tables.per_backbone, nlu),
+        (measured_speed, True), (speed, True), (settings, True), (glue_metrics, nlu),
+        (compare.ablations, bool(views[0].ablations)), (budget.budget, True), (budget.cost, True),
+    ]  # fmt: skip
+    return [*(maker(views) for maker, wanted in makers if wanted), claims.table(views, said)]
 
 
 def headline(views: Sequence[View]) -> Table:
-    """Vanilla, ours and the random control at the headline setting."""
-    rows = []
+    """Vanilla, ours and the random control at the headline setting; every baseline at the share that ours skips."""
+    rows: list[list[Any]] = []
     for view in views:
         h = view.headline
-        named = [("vanilla", VANILLA), ("ours, nothing skipped", h.full), ("ours", h.ours), ("random", h.random)]
+        named = [("Vanilla", VANILLA), ("Ours, nothing skipped", h.full), ("Ours", h.ours), (title("random"), h.random)]
         for name, run in named:
-            row: list[Any] = [view.backbone, name, None if run.setting == "full" else run.setting]
+            row: list[Any] = [view.backbone, name, None if run.setting == FULL else run.setting]
             for tasks, metric in ((view.nlu, "f1_macro"), (view.mt, "bleu")):
                 if tasks:
                     delta = None if run == VANILLA else view.bootstrap.difference(run, VANILLA, tasks)
                     row += [spread(view.over(run, metric, tasks)), delta, spread(view.over(run, "skip_ratio", tasks))]
-                    row += [None if run.setting == "full" else view.one(run, "speedup", tasks)]
+                    row += [None if run.setting == FULL else view.one(run, "speedup", tasks)]
                 else:
                     row += [None] * 4
             rows.append(row)
+        cells: dict[str, list[Any]] = {method: [] for method in view.baselines}
+        for tasks in (view.nlu, view.mt):
+            there = {rival.method: rival for rival in rivals(view, tasks)} if tasks else {}
+            for method in view.baselines:
+                cells[method] += _at_our_share(view, tasks, there.get(method)) if tasks else [None] * 4
+        rows += [[view.backbone, f"{title(method)}, at ours' share", None, *cells[method]] for method in view.baselines]
     view = views[0]
     chosen = (
         "The setting is the best average among those that skip at least 25 %, chosen on these very rows."
@@ -60,201 +60,143 @@ def headline(views: Sequence[View]) -> Table:
         else "The setting is the configured one (figures.headline_threshold)."
     )
     return Table(
-        "headline", "Headline: the fine-tuned model, ours, and random skipping at the same measured rate",
-        "Macro F1 in % and BLEU, averaged over tasks; differences to vanilla in points with the 95 % interval of a "
-        f"paired bootstrap over examples; speed-up is measured in the same run (geometric mean). {chosen}"
-        + f" Per task{_n(view, view.tasks)}." + missing_note(views),
+        "headline", "Headline: the fine-tuned model, ours, random skipping at the same measured rate, the baselines",
+        "Macro F1 in % and BLEU, averaged over tasks; differences to vanilla in points; speed-up is measured in the "
+        "same run (geometric mean). “At ours' share” is read off the line between a method's measured settings; "
+        f"“{NOT_REACHED}” = it skips less than that. {chosen} {notes.intervals(views)}"
+        f" Per task{notes.sizes(view, view.tasks)}." + notes.missing(views),
         ["backbone", "method", "threshold", "NLU macro F1", "NLU vs vanilla", "NLU skipped %", "NLU speed-up", "BLEU",
          "BLEU vs vanilla", "MT skipped %", "MT speed-up"],
         rows,
     )  # fmt: skip
 
 
-def _avg_best(view: View, runs: Sequence[Run], metric: str, task: str) -> tuple[Any, Any]:
-    """Mean over the settings and the best of them, per seed, then over seeds."""
-    frame = pd.DataFrame({run.setting: view.over(run, metric, [task]) for run in runs})
-    return spread(frame.mean(axis=1)), spread(frame.max(axis=1))
-
-
-def _methods(view: View) -> list[tuple[str, list[Run]]]:
-    return [
-        ("vanilla", [VANILLA]),
-        *((f"ours {batch_label(b)}", view.runs("ours", b)) for b in view.batches),
-        ("random", view.runs("random", "per_sample")),
-    ]
-
-
-def _skipped(view: View, runs: Sequence[Run], tasks: Sequence[str]) -> float:
-    return float(np.mean([view.one(run, "skip_ratio", tasks) for run in runs]))
-
-
-def _paper_rows(kind: str, tasks: Sequence[str], cells: int) -> list[list[Any]]:
-    """The paper's rows, if any task is the paper's; ``cells`` columns per task, AVG and BEST first."""
-    rows: list[list[Any]] = []
-    for method, published in PAPER[kind].items():
-        if any(task in published for task in tasks):
-            row: list[Any] = ["", f"{PAPER['source']}: {method}"]
-            for task in tasks:
-                known = published.get(task, [None, None])
-                row += [None if v is None else float(v) for v in known] + [None] * (cells - 2)
-            rows.append([*row, None])
-    return rows
-
-
-def nlu(views: Sequence[View]) -> Table:
-    """Table 1 (and table 5, one block per backbone): macro F1, AVG and BEST over the thresholds."""
-    tasks = views[0].nlu
-    rows: list[list[Any]] = []
-    for view in views:
-        for name, runs in _methods(view):
-            cells = [cell for task in tasks for cell in _avg_best(view, runs, "f1_macro", task)]
-            rows.append([view.backbone, name, *cells, _skipped(view, runs, tasks)])
-    return Table(
-        "nlu", "Understanding: macro F1, average (AVG) and best (BEST) over the thresholds",
-        "In %. Random skips at the rate measured for ours per sample, with the same weights"
-        f"{_n(views[0], tasks)}. The paper calls its metric F1; rows marked with its name are its published numbers."
-        + missing_note(views),
-        ["backbone", "method", *(f"{short(t)} {c}" for t in tasks for c in ("AVG", "BEST")), "skipped %"],
-        rows + _paper_rows("nlu", tasks, 2),
-    )  # fmt: skip
-
-
-def mt(views: Sequence[View]) -> Table:
-    """Table 2: BLEU, AVG and BEST over the thresholds, chrF beside."""
-    tasks, rows = views[0].mt, []
-    for view in views:
-        for name, runs in _methods(view):
-            cells: list[Any] = []
-            for task in tasks:
-                cells += [*_avg_best(view, runs, "bleu", task), _avg_best(view, runs, "chrf", task)[0]]
-            rows.append([view.backbone, name, *cells, _skipped(view, runs, tasks)])
-    signatures = views[0].found.signatures
-    signed_by = "; ".join(f"{short(t)}: BLEU {s['bleu']}, chrF {s['chrf']}" for t, s in signatures.items())
-    return Table(
-        "mt", "Translation: BLEU, average (AVG) and best (BEST) over the thresholds, with chrF (AVG)",
-        f"0 to 100{_n(views[0], tasks)}. Signatures: {signed_by or NOT_RUN}." + missing_note(views),
-        ["backbone", "method", *(f"{short(t)} {c}" for t in tasks for c in ("AVG", "BEST", "chrF")), "skipped %"],
-        rows + _paper_rows("mt", tasks, 3),
-    )  # fmt: skip
+def _at_our_share(view: View, tasks: Sequence[str], rival: Rival | None) -> list[Any]:
+    """Quality, difference to vanilla, share and speed-up of a baseline where it skips as much as ours does."""
+    if rival is None or not rival.ran:
+        return [np.nan, np.nan, np.nan, None]
+    if not rival.there:
+        return [NOT_REACHED, NOT_REACHED, NOT_REACHED, None]
+    by_seed = pd.Series({seed: draws[0] for seed, draws in rival.there.items()})
+    delta = estimate(less(rival.there, view.bootstrap.drawn(VANILLA, tasks)))
+    return [spread(by_seed), delta, spread(view.over(view.headline.ours, "skip_ratio", tasks)), None]
 
 
 def settings(views: Sequence[View]) -> Table:
     """Every setting: quality and skipped share of every task."""
-    tasks, rows = views[0].tasks, []
+    tasks = views[0].tasks
+    rows: list[list[Any]] = []
     for view in views:
-        runs = [VANILLA, *(Run("ours", "full", b) for b in view.batches)]
-        runs += [r for b in view.batches for r in view.runs("ours", b)] + view.runs("random", "per_sample")
-        for run in runs:
-            setting = None if run.setting == "full" else run.setting
-            row: list[Any] = [view.backbone, run.method, batch_label(run.batch), setting]
+        for run in _every(view):
+            row: list[Any] = [view.backbone, title(run.method), batch_label(run.batch)]
+            row.append(None if run.setting == FULL else run.setting)
             for task in tasks:
                 row += [spread(view.over(run, view.quality(task), [task])), view.one(run, "skip_ratio", [task])]
             rows.append(row)
     return Table(
         "settings", "Every setting: quality and share of layers skipped",
-        f"Macro F1 in % (understanding), BLEU (translation), skipped share in %{_n(views[0], tasks)}."
-        + missing_note(views),
-        ["backbone", "method", "batch", "threshold", *(f"{short(t)}{c}" for t in tasks for c in ("", " skipped"))],
+        f"Macro F1 in % (understanding), BLEU (translation), skipped share in %{notes.sizes(views[0], tasks)}. A "
+        "setting is a threshold, or the share of layers asked for (the measured one is rounded to whole layers)."
+        + notes.seeds(views) + notes.missing(views),
+        ["backbone", "method", "batch", "setting", *(f"{short(t)}{c}" for t in tasks for c in ("", " skipped"))],
         rows,
     )  # fmt: skip
 
 
-def skip_spread(view: View, run: Run, task: str) -> float:
-    """Average over layers of the per-layer standard deviation of the 0/1 skip over samples (eqs 14-15)."""
-    rows = view.layers
-    where = (rows["method"] == run.method) & (rows["setting"] == run.setting) & (rows["batch"] == run.batch)
-    return float(rows[where & (rows["task"] == task)].groupby("seed")["skip_std"].mean().mean())
-
-
-def variance(views: Sequence[View]) -> Table:
-    """Table 3: how much the skipped layers differ between samples."""
-    rows = []
-    for view in views:
-        h = view.headline
-        for task in view.tasks:
-            runs = [*view.runs("ours", h.ours.batch), h.random]
-            paper = PAPER["variance"].get(task)
-            rows.append([view.backbone, short(task), *(skip_spread(view, r, task) for r in runs), paper])
-    return Table(
-        "variance", "Skip variance per data set (the paper's table 3)",
-        "Average over layers of the standard deviation, over samples, of the 0/1 skip of the prompt's decision "
-        "(eqs 14-15; 0 = the same layers for every sample, 0.5 at most). The paper calls it a variance."
-        + missing_note(views),
-        ["backbone", "task", *(f"ours at {t}" for t in views[0].thresholds), "random at the headline rate",
-         PAPER["source"]],
-        rows, 2,
-    )  # fmt: skip
+def _every(view: View) -> list[Run]:
+    """Every run: ours, whatever its batch rule, with nothing skipped too."""
+    runs: list[Run] = []
+    for method in view.methods:
+        batches = view.batches if method == "ours" else [view.batch_of(method)]
+        if method in ("ours", *view.ablations):
+            runs += [Run(method, FULL, batch) for batch in batches]
+        runs += [run for batch in batches for run in view.runs(method, batch)]
+    return runs
 
 
 def speed(views: Sequence[View]) -> Table:
-    """Measured speed-up beside the layers that ran and what they would allow."""
-    rows = []
+    """Speed-up on the tasks themselves beside the layers that ran and what they would allow."""
+    rows: list[list[Any]] = []
     for view in views:
-        for run in [r for b in view.batches for r in view.runs("ours", b)] + view.runs("random", "per_sample"):
-            row: list[Any] = [view.backbone, run.method, batch_label(run.batch), run.setting]
+        for run in _every(view):
+            if run.setting == FULL:
+                continue
+            row: list[Any] = [view.backbone, title(run.method), batch_label(run.batch), run.setting]
             for tasks in (view.nlu, view.mt):
                 ran = 100 - view.one(run, "skip_ratio", tasks)
                 row += [ran, view.one(run, "speedup", tasks), 100 / ran] if tasks else [None] * 3
             rows.append(row)
     return Table(
-        "speed", "Measured speed-up beside the layers that ran",
+        "speed", "Measured speed-up on the tasks, beside the layers that ran",
         "Time at full depth over time with the policy, same weights, same batches, same output lengths, same run; "
         "geometric mean over tasks. Layers run in % (counted); ideal = if a layer's time were all the time."
-        + missing_note(views),
-        ["backbone", "method", "batch", "threshold",
+        + notes.missing(views),
+        ["backbone", "method", "batch", "setting",
          *(f"{k} {c}" for k in ("NLU", "MT") for c in ("layers run %", "speed-up", "ideal"))],
+        rows,
+    )  # fmt: skip
+
+
+def measured_speed(views: Sequence[View]) -> Table:
+    """Table 6, which the paper lacks: prefill and decoding, timed apart, beside the layers that ran."""
+    rows: list[list[Any]] = []
+    for view in views:
+        named = [str(b) for b in view.found.params.evaluate.speed.batches]
+        for method in (m for m in view.compared if m != "random"):
+            batches = [*named, "per_sample"] if method == "ours" else named
+            for run in (run for batch in batches for run in view.runs(method, batch)):
+                row: list[Any] = [view.backbone, title(method), batch_label(run.batch)]
+                row.append(None if run.setting == FULL else run.setting)
+                for phase in ("prefill", "decode"):
+                    row += [100 - float(view.speed(run, f"skip_{phase}").mean())]
+                    row += [spread(view.speed(run, f"{m}_{phase}")) for m in ("speedup", "ms")]
+                rows.append(row)
+    return Table(
+        "measured_speed", "Measured speed: prefill and decoding (the paper has no such table)",
+        "Prompts of all tasks in one batch, and a fixed number of tokens decoded. Layers run in %, counted in the "
+        "timed run; speed-up = full depth's time over this one's, same weights, same run, medians; milliseconds per "
+        "batch (prefill) and per token step (decoding). Below 1 = slower than nothing skipped. A statement about "
+        "this machine." + notes.seeds(views) + notes.missing(views),
+        ["backbone", "method", "batch", "setting",
+         *(f"{p} {c}" for p in ("prefill", "decode") for c in ("layers run %", "speed-up", "ms"))],
         rows,
     )  # fmt: skip
 
 
 def glue_metrics(views: Sequence[View]) -> Table:
     """GLUE's own metrics beside macro F1."""
-    rows = []
+    rows: list[list[Any]] = []
     metrics = ("f1_macro", "accuracy", "f1", "mcc", "invalid_rate")
     for view in views:
         h = view.headline
         for task in view.nlu:
-            for name, run in (("vanilla", VANILLA), ("ours", h.ours), ("random", h.random)):
-                ran = not np.isnan(view.one(run, "f1_macro", [task]))
-                cells = [spread(view.over(run, m, [task])) for m in metrics]
-                shown = [c if not ran or isinstance(c, Spread) or not np.isnan(c) else None for c in cells]
-                rows.append([view.backbone, short(task), name, *shown, view.n.get(task, NOT_RUN)])
+            named: list[tuple[str, Run | None]] = [("vanilla", VANILLA), ("ours", h.ours), ("random", h.random)]
+            share = view.one(h.ours, "skip_ratio", [task])
+            named += [(method, view.nearest(method, share, [task])) for method in view.baselines]
+            for method, run in named:
+                cells: list[Any] = [np.nan] * (1 + len(metrics))
+                if run and not np.isnan(view.one(run, "f1_macro", [task])):
+                    values = [view.over(run, m, [task]) for m in metrics]
+                    cells = [view.one(run, "skip_ratio", [task]), *(spread(v) if len(v) else None for v in values)]
+                rows.append([view.backbone, short(task), title(method), *cells, view.n.get(task, NOT_RUN)])
     return Table(
         "glue_metrics", "Understanding: GLUE's own metrics at the headline setting",
-        "In % (Matthews correlation x 100). F1 of the positive label and Matthews correlation where GLUE uses them; "
-        "invalid = answers that are none of the labels, counted as wrong." + missing_note(views),
-        ["backbone", "task", "method", "macro F1", "accuracy", "F1", "Matthews", "invalid", "n"],
-        rows,
-    )  # fmt: skip
-
-
-def cost(views: Sequence[View]) -> Table:
-    """What each cell of the pipeline took, from its provenance."""
-    rows: list[list[Any]] = []
-    for cell, record in views[0].found.provenance.items():
-        rows.append([cell, record["stage"], record["seconds"] / 60, record["peak_memory_mb"] / 1024, record["device"]])
-    if rows:
-        most = max(row[3] for row in rows)
-        rows.append(["all", "", sum(row[2] for row in rows), most, ""])
-    return Table(
-        "cost", "What it cost",
-        "Wall clock of each cell that trains or evaluates, and the peak memory of its process. The stages that prepare "
-        "the backbone and the rows, and draw this report, add about a minute.",
-        ["cell", "stage", "minutes", "peak memory, GiB", "device"],
+        "In % (Matthews correlation x 100). Baselines: at the setting whose measured share is nearest to ours'. F1 of "
+        "the positive label and Matthews correlation where GLUE uses them; invalid = answers that are none of the "
+        "labels, counted as wrong." + notes.seeds(views) + notes.missing(views),
+        ["backbone", "task", "method", "skipped %", "macro F1", "accuracy", "F1", "Matthews", "invalid", "n"],
         rows,
     )  # fmt: skip
 
 
 def plot_data(view: View) -> dict[str, pd.DataFrame]:
     """The small CSV files that ``dvc plots`` draws: quality against skipped share, and the RL reward."""
-    points = []
-    for batch in view.batches:
-        points += view.runs("ours", batch)
     rows = [
         {"method": r.method, "batch": r.batch, "setting": r.setting,
          "skip_ratio": view.one(r, "skip_ratio", view.nlu) / 100, "f1_macro": view.one(r, "f1_macro", view.nlu) / 100}
-        for r in [VANILLA, *points, *view.runs("random", "per_sample")]
+        for r in _every(view)
     ]  # fmt: skip
-    curves = view.curves[(view.curves["stage"] == "rl") & (view.curves["metric"] == "reward")]
+    chosen = (view.curves["stage"] == "rl") & (view.curves["metric"] == "reward")
+    curves = view.curves[chosen & (view.curves["variant"].fillna("") == "")]
     reward = curves.groupby("step")["value"].mean().rename("reward").reset_index()
     return {"quality_points": pd.DataFrame(rows).dropna(), "rl_curve": reward}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,11 @@ from dlskip.report.collect import Collected
 from dlskip.report.stats import Bootstrap, Run
 
 VANILLA = Run("vanilla", "full", "per_sample")
-SCALE = {"f1_macro": 100.0, "accuracy": 100.0, "f1": 100.0, "mcc": 100.0, "invalid_rate": 100.0, "skip_ratio": 100.0}
+FULL, TIMED = "full", "mixed"  # the setting in which nothing is skipped; the prompts that speed is measured on
+_PERCENT = (
+    "f1_macro", "accuracy", "f1", "mcc", "invalid_rate", "skip_ratio", "skip_prefill", "skip_decode",
+)  # fmt: skip
+SCALE = dict.fromkeys(_PERCENT, 100.0)
 MIN_SKIP = 25.0  # %, of the headline setting
 
 
@@ -43,8 +48,19 @@ class Headline:
     chosen: bool
 
 
+class Point(NamedTuple):
+    """A run in a chart: share of layers skipped in %, quality averaged over seeds, and its spread (0 for one seed)."""
+
+    run: Run
+    skipped: float
+    quality: float
+    std: float
+
+
 class View:
     """One backbone's results.
+
+    ``methods`` are those of the grid in its order, with ``random`` after ``ours``; ``ablations`` are among them.
 
     Values are in % (BLEU and chrF as they are, speed-up as a factor) and come as a Series indexed by seed, with the
     seeds that ran; empty if none did.
@@ -56,31 +72,33 @@ class View:
         self.nlu, self.mt = params.prepare.nlu, params.prepare.mt
         self.tasks = [*self.nlu, *self.mt]
         self.thresholds = [str(t) for t in params.evaluate.thresholds]
+        self.shares = [str(s) for s in params.evaluate.shares]
         self.batches = [str(b) for b in params.evaluate.batches]
+        self.methods = [m for named in params.grid.methods for m in ([named, "random"] if named == "ours" else [named])]
+        self.ablations = [m for m in self.methods if m in params.grid.ablations]
         rows = found.results[found.results["backbone"] == backbone]
         self.layers = found.layers[found.layers["backbone"] == backbone]
         self.curves = found.curves[found.curves["backbone"] == backbone]
-        skips = rows.drop_duplicates(["method", "seed", "setting", "batch", "task"])
-        skips = skips.assign(metric="skip_ratio", value=skips["skip_ratio"])
         self.n = {str(task): int(n) for task, n in rows.groupby("task")["n"].max().items()}
-        keys = ["method", "setting", "batch", "metric"]
-        self._tables = {
-            key: part.pivot_table(index="seed", columns="task", values="value") * SCALE.get(str(key[-1]), 1.0)
-            for key, part in pd.concat([rows, skips]).groupby(keys)
-        }
+        self._values: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}  # by run and metric, by task, by seed
+        names = ["method", "setting", "batch", "task", "seed", "metric", "value", "skip_ratio"]
+        for method, setting, batch, task, seed, metric, value, share in rows[names].itertuples(index=False, name=None):
+            for name, number in ((metric, value), ("skip_ratio", share)):
+                tasks = self._values.setdefault((method, setting, batch, name), {})
+                tasks.setdefault(task, {})[int(seed)] = number * SCALE.get(name, 1.0)
         self.bootstrap = Bootstrap(found.predictions[found.predictions["backbone"] == backbone])
         self.headline = self._headline()
 
     def over(self, run: Run, metric: str, tasks: Sequence[str]) -> pd.Series:
         """Mean over tasks (geometric for speed-ups), per seed; a seed that lacks a task is left out."""
-        table = self._tables.get((*run, metric))
-        if table is None or not tasks:
+        found = self._values.get((*run, metric), {})
+        each = [found.get(task, {}) for task in tasks]
+        seeds = sorted(set.intersection(*map(set, each))) if each else []
+        values = np.array([[of_task[seed] for of_task in each] for seed in seeds])
+        if not seeds:
             return pd.Series(dtype=float)
-        values = table.reindex(columns=list(tasks))
-        if metric == "speedup":
-            values = values.map(math.log)
-            return values.mean(axis=1, skipna=False).dropna().map(math.exp)
-        return values.mean(axis=1, skipna=False).dropna()
+        means = np.exp(np.log(values).mean(axis=1)) if metric.startswith("speedup") else values.mean(axis=1)
+        return pd.Series(means, index=pd.Index(seeds, name="seed")).dropna()
 
     def one(self, run: Run, metric: str, tasks: Sequence[str]) -> float:
         """The same, averaged over seeds; NaN if not run."""
@@ -90,9 +108,68 @@ class View:
         """The metric that judges a task."""
         return "bleu" if task in self.mt else "f1_macro"
 
+    @property
+    def compared(self) -> list[str]:
+        """The methods of the main tables: all but the ablations."""
+        return [m for m in self.methods if m not in self.ablations]
+
+    @property
+    def baselines(self) -> list[str]:
+        """The methods that ours is compared with: all but vanilla, the control and ours with its ablations."""
+        return [m for m in self.compared if m not in ("vanilla", "ours", "random")]
+
+    @property
+    def kinds(self) -> dict[str, list[str]]:
+        """The groups of tasks whose average is shown, by name."""
+        named = {"understanding": self.nlu, "translation": self.mt}
+        return {name: tasks for name, tasks in named.items() if tasks}
+
+    def settings(self, method: str) -> list[str]:
+        """The settings that a method skips layers at: thresholds, or the shares asked for."""
+        if method == "vanilla":
+            return [FULL]
+        return self.thresholds if method in ("ours", "random", *self.ablations) else self.shares
+
+    def batch_of(self, method: str) -> str:
+        """The batch rule that a method's quality is shown at."""
+        return self.headline.ours.batch if method == "ours" else "per_sample"
+
     def runs(self, method: str, batch: str) -> list[Run]:
-        """A method's runs, over the thresholds."""
-        return [Run(method, t, batch) for t in self.thresholds]
+        """A method's runs, over its settings."""
+        return [Run(method, setting, batch) for setting in self.settings(method)]
+
+    def start(self, method: str) -> Run:
+        """What a method is with nothing skipped, where its curve begins.
+
+        Its own unskipped run, where it has one: ours and the ablations have adapters of their own, and the random
+        control has those of ours. Else vanilla, which the baselines drop layers of.
+        """
+        own = Run("ours" if method == "random" else method, FULL, self.batch_of(method))
+        learned = own.method in ("ours", *self.ablations)
+        return own if learned or (*own, "skip_ratio") in self._values else VANILLA
+
+    def points(self, method: str, tasks: Sequence[str], metric: str | None = None) -> list[Point]:
+        """A method's runs that are there, and the one with nothing skipped, by the share that they skip."""
+        if not tasks:
+            return []
+        found = []
+        for run in dict.fromkeys([self.start(method), *self.runs(method, self.batch_of(method))]):
+            values = self.over(run, metric or self.quality(tasks[0]), tasks)
+            if len(values):
+                std = float(values.std()) if len(values) > 1 else 0.0
+                found.append(Point(run, self.one(run, "skip_ratio", tasks), float(values.mean()), std))
+        return sorted(found, key=lambda point: point.skipped)
+
+    def nearest(self, method: str, skipped: float, tasks: Sequence[str]) -> Run | None:
+        """The run whose measured share is nearest to ``skipped`` (in %); None if there is none."""
+        runs = self.runs(method, self.batch_of(method))
+        gaps = {run: abs(self.one(run, "skip_ratio", tasks) - skipped) for run in runs}
+        ran = [run for run in runs if not math.isnan(gaps[run])]
+        return min(ran, key=lambda run: gaps[run], default=None)
+
+    def speed(self, run: Run, metric: str) -> pd.Series:
+        """A measurement of the prompts of mixed tasks: ``speedup_*``, ``ms_*`` or ``skip_*`` of prefill and decode."""
+        return self.over(run, metric, [TIMED])
 
     def _headline(self) -> Headline:
         """The configured threshold, or the best average quality among the settings that skip at least MIN_SKIP."""

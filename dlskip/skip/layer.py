@@ -30,7 +30,7 @@ class SkipLayer(nn.Module):
         block: The backbone's decoder layer; kept out of this module's own parameters.
         index: l, from 0.
         dim: D.
-        bottleneck: r of the adapter.
+        bottleneck: r of the adapter; 0 = none, and no head either.
         head: Whether this layer decides about the next one (l+1 is free to be skipped).
         skipper: The model-wide state.
     """
@@ -38,8 +38,8 @@ class SkipLayer(nn.Module):
     def __init__(self, block: nn.Module, index: int, dim: int, bottleneck: int, head: bool, skipper: Skipper) -> None:
         super().__init__()
         self.index = index
-        self.adapter = Adapter(dim, bottleneck)
-        self.head = Head(dim) if head else None
+        self.adapter = Adapter(dim, bottleneck) if bottleneck else None
+        self.head = Head(dim) if head and bottleneck else None
         # Tuples hide the two references from nn.Module's registration (and are followed by deepcopy).
         self._hidden: tuple[nn.Module, Skipper] = (block, skipper)
         self._original = block.forward
@@ -66,15 +66,15 @@ class SkipLayer(nn.Module):
         kwargs |= dict(zip(self._names, args, strict=False))
         h: Tensor = kwargs.pop("hidden_states")
         policy, following = current.policy, self.index + 1
-        decides = self.head is not None and current.is_free(following)
-        adapted = self.adapter(h)
+        decides = current.is_free(following)
+        adapted = None if self.adapter is None else self.adapter(h)
         state = logit = None
         if decides and skipper.reads == "input":
             state, logit = self._control(current, h, adapted)
             if not policy.uses_similarity:  # known before this layer has run
                 current.runs[following] = policy.decide(following, logit, state)
         out, rest = self._run(current, h, kwargs)
-        out = out + adapted
+        out = out if adapted is None else out + adapted
         if decides and skipper.reads == "output":
             state, logit = self._control(current, out, None)
         if policy.uses_similarity:
@@ -88,7 +88,7 @@ class SkipLayer(nn.Module):
         """What the controller reads, (N, D), and its logits, (N,); None if the policy does not ask."""
         if not current.policy.uses_heads:
             return None, None
-        assert self.head is not None
+        assert self.head is not None and self.adapter is not None
         state = current.at_deciders(h)
         read = self.adapter(state) if adapted is None else current.at_deciders(adapted)
         return state, self.head(read)

@@ -25,7 +25,7 @@ class Skipper(nn.Module):
 
     Args:
         model: A decoder-only Transformers model, PEFT-wrapped or not.
-        bottleneck: r of the adapters.
+        bottleneck: r of the adapters; 0 attaches none, and no controllers: for masks that are given.
         reads: Whether a controller reads its layer's input (the decision is known before the layer has run) or output.
         kv_fill: ``copy`` fills keys/values from the layer below (the paper's); ``project`` from the layer's own K/V.
     """
@@ -68,8 +68,8 @@ class Skipper(nn.Module):
 
     def adapters(self, *, controlling: bool = False) -> list[nn.Parameter]:
         """The adapters' parameters; ``controlling``: only of layers that decide about the next one."""
-        layers = (layer for layer in self.layers if not controlling or layer.head is not None)
-        return [p for layer in layers for p in layer.adapter.parameters()]  # type: ignore[union-attr]
+        layers = (layer for layer in self.layers if layer.adapter is not None)
+        return [p for layer in layers if not controlling or layer.head is not None for p in layer.adapter.parameters()]  # type: ignore[union-attr]
 
     def heads(self) -> list[nn.Parameter]:
         """The controller heads' parameters."""
@@ -83,8 +83,8 @@ class Skipper(nn.Module):
 
     def cast_adapters(self, dtype: torch.dtype) -> None:
         """Keeps the adapters in the hidden states' dtype: for inference, which then casts nothing per call."""
-        for layer in self.layers:
-            layer.adapter.to(dtype)  # type: ignore[operator, union-attr]
+        for parameter in self.adapters():
+            parameter.data = parameter.data.to(dtype)
 
     @contextmanager
     def using(self, policy: Policy, deciders: Deciders | None = None) -> Iterator[Policy]:

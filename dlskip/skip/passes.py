@@ -84,8 +84,8 @@ class Pass:
         return h[self.rows, self.positions]
 
     def is_free(self, layer: int) -> bool:
-        """Whether ``layer`` may be skipped: never the first or the last (§3.2)."""
-        return 0 < layer < self.layers - 1
+        """Whether ``layer`` may be skipped: never the first, and the last only by an early exit (§3.2)."""
+        return 0 < layer < self.layers - (0 if self.policy.frees_last else 1)
 
     def selection(self, layer: int) -> tuple[bool, Selection | None]:
         """Which tokens run ``layer``: (whether any does, their selection; None = all)."""

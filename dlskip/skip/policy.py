@@ -23,6 +23,7 @@ class Policy:
 
     uses_heads = False  # whether the controllers' logits are needed
     uses_similarity = False  # whether a decision needs the output of the layer before it
+    frees_last = False  # whether the last layer may be skipped too
 
     def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
         """Called once per pass: N deciding tokens, L layers, T tokens per row."""
@@ -51,11 +52,13 @@ class Forced(Policy):
 
     Args:
         runs: (N, L) or (L,) bool, True = run. The first and last layer must be True.
+        frees_last: The last may be False: an early exit.
     """
 
-    def __init__(self, runs: Tensor) -> None:
+    def __init__(self, runs: Tensor, *, frees_last: bool = False) -> None:
         runs = torch.atleast_2d(torch.as_tensor(runs, dtype=torch.bool))
-        if not (runs[:, 0].all() and runs[:, -1].all()):
+        self.frees_last = frees_last
+        if not (runs[:, 0].all() and (frees_last or runs[:, -1].all())):
             raise DlskipError("the first and the last layer are never skipped", where="Forced", mend="set them to True")
         self.runs = runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,11 +87,20 @@ class Mix(Step):
         return collapse_alarms(step, measured, self.rl, self.skipper.num_layers)
 
 
-def mixer(params: Params, backbone: str, seed: int) -> None:
-    """Everything, under the policy's own masks: method ``ours``."""
-    config, out = params.mixer, artifact.directory("ours", backbone, seed)
-    start = artifact.directory("rl", backbone, seed)
-    cell = Cell(params, "mixer", backbone, seed, config.train, {"mixer": config, "rl": params.rl}, out)
+def mixer(
+    params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None,
+    part_of: Path | None = None,
+) -> None:  # fmt: skip
+    """Everything, under the policy's own masks: method ``ours``.
+
+    Args:
+        params, backbone, seed: The cell.
+        start: Artifact to start from; default the model with RL-trained controllers.
+        out, part_of: As of ``Cell``.
+    """
+    config, out = params.mixer, out or artifact.directory("ours", backbone, seed)
+    start = start or artifact.directory("rl", backbone, seed)
+    cell = Cell(params, "mixer", backbone, seed, config.train, {"mixer": config, "rl": params.rl}, out, part_of)
     model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
     examples = cell.examples(tokenizer, cell.tasks, "train")
     step = Mix(model, config, params.rl, cell.held_out(tokenizer, params.rl.eval_examples))

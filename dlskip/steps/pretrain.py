@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,16 +78,22 @@ class Pretrain(Step):
         return loss, {**parts, "skip_masks": 1 - runs.float().mean()}
 
 
-def skip_pretrain(params: Params, backbone: str, seed: int) -> None:
-    """Backbone and adapters learn to live with random skips."""
-    config = params.skip_pretrain
-    cell = Cell(params, "skip_pretrain", backbone, seed, config.train, {"skip_pretrain": config})
-    model, tokenizer = artifact.build(
-        params,
-        backbone,
-        weights=artifact.start_weights(params, backbone, seed),
-        skip=artifact.directory("adapter_init", backbone, seed),
-    )
+def skip_pretrain(
+    params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None,
+    part_of: Path | None = None,
+) -> None:  # fmt: skip
+    """Backbone and adapters learn to live with random skips.
+
+    Args:
+        params, backbone, seed: The cell.
+        start: Artifact whose adapters it starts from, if it has any; default the initialised ones.
+        out, part_of: As of ``Cell``.
+    """
+    config, start = params.skip_pretrain, start or artifact.directory("adapter_init", backbone, seed)
+    cell = Cell(params, "skip_pretrain", backbone, seed, config.train, {"skip_pretrain": config}, out, part_of)
+    weights = artifact.start_weights(params, backbone, seed)
+    skip = start if (start / artifact.ADAPTERS).is_file() else None
+    model, tokenizer = artifact.build(params, backbone, weights=weights, skip=skip)
     if config.teacher == "frozen":
         tuning.load_teacher(model, artifact.directory("vanilla", backbone, seed) / "backbone")
     examples = cell.examples(tokenizer, cell.tasks, "train")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dlskip import artifact
 from dlskip.batches import Batch
 from dlskip.cell import Cell
-from dlskip.config import RL, Params, merged
+from dlskip.config import RL, Params
 from dlskip.losses import action_log_prob, cross_entropy, entropy, leave_one_out, reinforce, reward
 from dlskip.skip import Sample, Skipper, Strategy, Threshold, skipper_of
 from dlskip.steps.common import target_logits
@@ -207,27 +207,22 @@ def collapse_alarms(step: int, measured: dict[str, float], config: RL, layers: i
     return [{"step": step, "kind": kind, "message": message} for kind, message in found]
 
 
-def rl(params: Params, backbone: str, seed: int) -> None:
-    """Controllers learn which layers to skip."""
-    train_controllers(params, params.rl, "rl", backbone, seed, None)
+def rl(
+    params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None,
+    part_of: Path | None = None,
+) -> None:  # fmt: skip
+    """Controllers learn which layers to skip.
 
-
-def train_controllers(params: Params, config: RL, stage: str, backbone: str, seed: int, out: Path | None) -> None:
-    """One RL run from the skip-pretrained model."""
-    start = artifact.directory("skip_pretrain", backbone, seed)
-    cell = Cell(params, stage, backbone, seed, config.train, {"rl": config}, out)
+    Args:
+        params, backbone, seed: The cell.
+        start: Artifact to start from; default the skip-pretrained model.
+        out, part_of: As of ``Cell``.
+    """
+    config, start = params.rl, start or artifact.directory("skip_pretrain", backbone, seed)
+    cell = Cell(params, "rl", backbone, seed, config.train, {"rl": config}, out, part_of)
     model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
     skipper_of(model).init_heads(config.init_skip)
     examples = cell.examples(tokenizer, cell.tasks, "train")
     quiet = total_steps(config.train, len(examples)) // 4
     step = Reinforce(model, config, cell.held_out(tokenizer, config.eval_examples), quiet)
     cell.run(step, model, examples, tokenizer.pad_token_id, config.eval_every)
-
-
-def ablations(params: Params, backbone: str, seed: int) -> None:
-    """Short RL runs from the same start, one per variant of the ``rl`` section."""
-    for name, overrides in params.ablations.variants.items():
-        config = merged(params.rl, overrides)
-        config = config.model_copy(update={"train": config.train.model_copy(update={"steps": params.ablations.steps})})
-        out = artifact.directory("ablations", backbone, seed) / name
-        train_controllers(params, config, "ablations", backbone, seed, out)

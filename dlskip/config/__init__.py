@@ -1,0 +1,144 @@
+"""params.yaml as typed, validated objects.
+
+Every hyperparameter of the project is declared in this package once, with its range and its source in the paper. An
+unknown key, a wrong type or a value out of range stops with the key's path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from dlskip.config.sections import Backbone, Evaluate, Figures, Grid, Model, Name, Prepare, Section, Train, Tune
+from dlskip.config.training import (
+    RL,
+    Ablations,
+    AdapterInit,
+    Baselines,
+    Finetune,
+    Mixer,
+    SkipPretrain,
+    Static,
+    Variant,
+)
+from dlskip.errors import DlskipError, offences
+
+__all__ = [
+    "RL", "Ablations", "AdapterInit", "Backbone", "Baselines", "Evaluate", "Figures", "Finetune", "Grid", "Mixer",
+    "Model", "Params", "Prepare", "Section", "SkipPretrain", "Static", "Train", "Tune", "Variant", "load", "read_yaml",
+    "validate", "varied",
+]  # fmt: skip
+
+PARAMS = Path("params.yaml")
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    recipe: str
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    grid: Grid
+    backbones: dict[Name, Backbone]
+    model: Model
+    prepare: Prepare
+    finetune: Finetune
+    adapter_init: AdapterInit
+    skip_pretrain: SkipPretrain
+    rl: RL
+    mixer: Mixer
+    baselines: Baselines
+    evaluate: Evaluate
+    ablations: Ablations
+    figures: Figures
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Params:
+        if missing := [name for name in self.grid.backbones if name not in self.backbones]:
+            raise ValueError(f"grid.backbones names {missing}, which `backbones` does not define")
+        chosen = self.figures.headline_threshold
+        if chosen is not None and chosen not in self.evaluate.thresholds:
+            raise ValueError(f"figures.headline_threshold {chosen} is none of evaluate.thresholds")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_come_from_somewhere(self) -> Params:
+        grid = self.grid
+        made = ["vanilla", "pretrain_static", "ours", *grid.baselines, *grid.ablations]
+        if lost := [name for name in grid.methods if name not in made]:
+            raise ValueError(f"grid.methods names {lost}: list each in grid.baselines or grid.ablations too")
+        if unknown := [name for name in grid.ablations if name not in self.ablations.variants]:
+            raise ValueError(f"grid.ablations names {unknown}, which `ablations.variants` does not define")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_valid(self) -> Params:
+        for name, variant in self.ablations.variants.items():
+            for section, changes in variant.set.items():
+                try:
+                    _merged(getattr(self, section), changes)
+                except ValidationError as error:
+                    where = f"ablations.variants.{name}.set.{section}."
+                    raise ValueError(offences(error, _known(), where)) from error
+        return self
+
+
+def _merged(section: Section, changes: dict[str, Any]) -> Section:
+    """A section with nested changes, validated again."""
+
+    def merge(base: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        both = {k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
+                for k, v in new.items()}  # fmt: skip
+        return base | both
+
+    return type(section).model_validate(merge(section.model_dump(), changes))
+
+
+def varied(params: Params, variant: Variant) -> Params:
+    """All parameters as an ablation's variant changes them."""
+    return params.model_copy(
+        update={name: _merged(getattr(params, name), changes) for name, changes in variant.set.items()}
+    )
+
+
+def _known() -> set[str]:
+    return {name for section in Section.__subclasses__() for name in section.model_fields}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML 1.2 mapping (so that ``1e-4`` is a number, as DVC reads it).
+
+    Raises:
+        DlskipError: The file is missing, is not YAML, or is not a mapping.
+    """
+    if not path.is_file():
+        raise DlskipError("no such file", where=str(path), mend="run from the repository's root")
+    try:
+        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise DlskipError(f"not valid YAML: {error}", where=str(path)) from error
+    if not isinstance(data, dict):
+        raise DlskipError("must be a mapping of sections", where=str(path))
+    return data
+
+
+def validate(data: dict[str, Any], where: str = "params.yaml") -> Params:
+    """Checks a mapping against the schema; a ``DlskipError`` names every offending key and what is wrong with it."""
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        mend = "dlskip/config lists every key with its type and range"
+        raise DlskipError(offences(error, _known()), where=where, mend=mend) from error
+
+
+def load(path: Path = PARAMS, *, backbone: str | None = None) -> Params:
+    """Reads and validates ``params.yaml``; ``backbone`` must be one that it defines."""
+    params = validate(read_yaml(path), str(path))
+    if backbone is not None and backbone not in params.backbones:
+        raise DlskipError(
+            f"no backbone {backbone!r}", where=f"{path}: backbones", mend=f"one of {', '.join(params.backbones)}"
+        )
+    return params

@@ -1,0 +1,1 @@
+"""Every method that is compared: one file each, and one name in names.py."""

@@ -1,0 +1,130 @@
+"""What a method is: how it is made, and the settings it is evaluated at.
+
+A baseline's stage writes ``artifacts/<method>/<backbone>-<seed>/plan.json``: its settings, and hashes of the weights
+they use and of the method's own code, so that a change of either makes the evaluation stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dlskip import artifact
+from dlskip.backbone import layer_count
+from dlskip.config import Params
+from dlskip.errors import DlskipError, offences
+from dlskip.skip import Forced, FullDepth, Policy
+
+FULL = "full"  # the setting in which nothing is skipped
+PLAN = "plan.json"
+
+
+class Setting(BaseModel):
+    """One way to run a method.
+
+    ``name`` is ``full``, a threshold or a share; ``weights`` the artifact that is loaded, with its adapters or without;
+    ``skip`` the layers that no token runs; ``growing`` the longest target per task over which their number grows.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    weights: str
+    adapters: bool = False
+    layers: int = 0  # L, where ``skip`` counts
+    skip: list[int] = []
+    growing: dict[str, int] = {}
+
+
+class Plan(BaseModel):
+    """``plan.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    weights_sha256: dict[str, str]
+    code_sha256: str
+    settings: list[Setting]
+
+
+class Method:
+    """A row of the tables. Subclasses say how it is made; by default its layers are dropped for every token."""
+
+    name: str
+
+    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+        """Trains or calibrates what the method needs and returns its settings (stage ``baselines``)."""
+        raise NotImplementedError
+
+    def settings(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+        """The settings to evaluate: by default those of the plan.
+
+        Raises:
+            DlskipError: There is no plan, or it is malformed.
+        """
+        return read_plan(artifact.directory(self.name, backbone, seed)).settings
+
+    def policy(self, setting: Setting, task: str, batch: str) -> Policy:
+        """Who decides about a task's tokens in batches of that name."""
+        return dropping(setting.skip, setting.layers) if setting.skip else FullDepth()
+
+
+def dropping(skip: list[int], layers: int, *, frees_last: bool = False) -> Forced:
+    """The policy that skips the same layers for every token."""
+    runs = torch.ones(layers, dtype=torch.bool)
+    runs[skip] = False
+    return Forced(runs, frees_last=frees_last)
+
+
+def shared(params: Params, backbone: str, weights: Path, *, adapters: bool = False) -> list[Setting]:
+    """A setting for each of ``evaluate.shares``, all of the same weights, their layers not chosen yet."""
+    layers = layer_count(backbone, params.backbones[backbone])
+    return [
+        Setting(name=str(share), weights=str(weights), adapters=adapters, layers=layers)
+        for share in params.evaluate.shares
+    ]
+
+
+def make(method: Method, params: Params, backbone: str, seed: int) -> None:
+    """Trains or calibrates a method and writes its plan."""
+    settings = method.make(params, backbone, seed)
+    code = Path(str(sys.modules[type(method).__module__].__file__))
+    write_plan(method.name, artifact.directory(method.name, backbone, seed), settings, code)
+
+
+def write_plan(method: str, directory: Path, settings: list[Setting], code: Path) -> None:
+    """Writes ``plan.json`` with the hashes of the weights that it names and of the method's file."""
+    directory.mkdir(parents=True, exist_ok=True)
+    used = sorted({setting.weights for setting in settings})
+    plan = Plan(
+        method=method, weights_sha256={w: _hash(Path(w)) for w in used}, settings=settings,
+        code_sha256=hashlib.sha256(code.read_bytes()).hexdigest(),
+    )  # fmt: skip
+    (directory / PLAN).write_text(plan.model_dump_json(indent=1) + "\n")
+
+
+def read_plan(directory: Path) -> Plan:
+    """Reads ``plan.json``.
+
+    Raises:
+        DlskipError: It is missing or malformed.
+    """
+    path = directory / PLAN
+    if not path.is_file():
+        raise DlskipError("no such file", where=str(path), mend="dvc repro")
+    try:
+        return Plan.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise DlskipError(offences(error, Setting.model_fields), where=str(path), mend="dvc repro") from error
+
+
+def _hash(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*.safetensors")):
+        digest.update(path.relative_to(directory).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

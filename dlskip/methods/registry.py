@@ -1,0 +1,48 @@
+"""Methods by name: ``dlskip/methods/<name>.py`` holds ``METHOD``.
+
+They are looked up when asked for, so that a stage of one method does not depend on the files of the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from dlskip.config import Params
+from dlskip.errors import DlskipError
+from dlskip.methods import base
+from dlskip.methods.base import Method
+from dlskip.methods.learned import Learned, Vanilla
+
+
+def method(params: Params, name: str) -> Method:
+    """A method by its name; an ablation is one too.
+
+    Raises:
+        DlskipError: There is none of that name.
+    """
+    if name == "vanilla":
+        return Vanilla()
+    if name == "ours" or name in params.ablations.variants:
+        return Learned(name)
+    return baseline(name)
+
+
+def baseline(name: str) -> Method:
+    """A method that ours is compared with.
+
+    Raises:
+        DlskipError: There is none of that name.
+    """
+    module = f"dlskip.methods.{name}"
+    found = importlib.import_module(module) if importlib.util.find_spec(module) else None
+    if not isinstance(made := getattr(found, "METHOD", None), Method):
+        raise DlskipError(
+            f"no method {name!r}", where="params.yaml: grid", mend="dlskip/methods/names.py lists those there are"
+        )
+    return made
+
+
+def make(params: Params, name: str, backbone: str, seed: int) -> None:
+    """Trains or calibrates a baseline and writes its plan (stage ``baselines``)."""
+    base.make(baseline(name), params, backbone, seed)

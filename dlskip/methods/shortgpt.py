@@ -1,0 +1,49 @@
+"""ShortGPT (Men et al. 2024): the layers that change their input least are dropped, by block influence."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from dlskip import artifact
+from dlskip.backbone import find_stack
+from dlskip.batches import Batch, collate, encode
+from dlskip.config import Params
+from dlskip.data.io import DATA, load_training
+from dlskip.methods.base import Method, Setting, shared
+from dlskip.methods.layer_sets import count
+
+
+@torch.no_grad()
+def block_influence(model: nn.Module, batch: Batch) -> Tensor:
+    """``BI_l = 1 - E[cos(h_l, h_{l+1})]`` over the tokens of a batch, padding left out: (L,) float32."""
+    states = find_stack(model)(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
+    real = batch.attention_mask.bool()
+    pairs = pairwise(states)
+    # The last state that Transformers hands out is normalised, so the last layer's influence is no guide; it is kept.
+    return torch.stack([1 - torch.cosine_similarity(a[real].float(), b[real].float(), dim=-1).mean() for a, b in pairs])
+
+
+class ShortGPT(Method):
+    """Training-free: the fine-tuned model without its least influential layers."""
+
+    name = "shortgpt"
+
+    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+        start = artifact.directory("vanilla", backbone, seed)
+        model, tokenizer = artifact.build(params, backbone, weights=start, skipping=False)
+        tasks = [*params.prepare.nlu, *params.prepare.mt]
+        each = max(1, params.baselines.shortgpt.examples // len(tasks))
+        rows = [e for task in tasks for e in load_training(DATA, [task], "validation")[:each]]
+        batch = collate(encode(rows, tokenizer, 2**20), tokenizer.pad_token_id).to(artifact.device_of(params))
+        influence = block_influence(model, batch)
+        free = influence[1:-1].argsort().add(1).tolist()  # the least influential first
+        return [
+            s.model_copy(update={"skip": sorted(free[: count(float(s.name), s.layers)])})
+            for s in shared(params, backbone, start)
+        ]
+
+
+METHOD = ShortGPT()

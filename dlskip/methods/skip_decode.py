@@ -1,0 +1,64 @@
+"""Skip-decode: the same layers for every sample, more of them the further decoding is (method §9)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlskip import artifact
+from dlskip.backbone import load_tokenizer
+from dlskip.batches import encode
+from dlskip.config import Params
+from dlskip.data.io import DATA, load_training
+from dlskip.methods.base import Method, Setting, shared
+from dlskip.methods.layer_sets import count
+from dlskip.skip import Policy
+
+
+class Growing(Policy):
+    """Skips layers 1 to k, and k grows linearly with the generated position.
+
+    The schedule is monotone, so keys and values that a token did not leave at a layer are never asked for again.
+
+    Args:
+        most: Largest k.
+        horizon: Generated position at which it is reached; 0 = at once (classification).
+    """
+
+    def __init__(self, most: int, horizon: int) -> None:
+        self.most, self.horizon, self.position = most, horizon, 0
+
+    def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
+        super().begin(n, layers, tokens, device)
+        self.position = 0 if tokens > 1 else self.position + 1  # a prompt has more than one token
+        reached = min(1.0, self.position / self.horizon) if self.horizon else 1.0
+        self._now = round(self.most * reached)
+        self._none = torch.zeros(n, dtype=torch.bool, device=device)
+
+    def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
+        return self._none if 1 <= layer <= self._now else None
+
+
+class SkipDecode(Method):
+    """No training of its own: it runs on the fine-tuned model."""
+
+    name = "skip_decode"
+
+    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+        start = artifact.directory("vanilla", backbone, seed)
+        tokenizer = load_tokenizer(backbone, params.backbones[backbone])
+        growing = {}
+        for task in params.prepare.mt:
+            lengths = [len(e.target) for e in encode(load_training(DATA, [task], "train"), tokenizer, 2**20)]
+            growing[task] = int(np.quantile(lengths, params.baselines.skip_decode.horizon))
+        return [
+            s.model_copy(update={"skip": list(range(1, 1 + count(float(s.name), s.layers))), "growing": growing})
+            for s in shared(params, backbone, start)
+        ]
+
+    def policy(self, setting: Setting, task: str, batch: str) -> Policy:
+        return Growing(len(setting.skip), setting.growing.get(task, 0))
+
+
+METHOD = SkipDecode()

@@ -1,0 +1,104 @@
+"""What each method's training took, and every cell's time: baselines are to be no straw men."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dlskip.config import Params
+from dlskip.methods.names import title
+from dlskip.report import notes
+from dlskip.report.table import Table
+from dlskip.report.view import View
+
+CHAIN = ["vanilla", "adapter_init", "skip_pretrain", "rl", "ours"]  # directories of our method's training, in order
+_NAMES = {"vanilla": "fine-tuning", "ours": "mixer"}
+_STARTS = {"vanilla": "", "ours": "rl", "pretrain_static": "skip_pretrain"}  # all others: vanilla
+
+
+def trained(params: Params, method: str, cell: str) -> list[str]:
+    """Directories of all that was trained for a method, from the shared fine-tuning on; ``cell``: backbone-seed."""
+    variant = params.ablations.variants.get(method) if method in params.grid.ablations else None
+    start = variant.start if variant else _STARTS.get(method, "vanilla")
+    found = [f"artifacts/{folder}/{cell}" for folder in CHAIN[: CHAIN.index(start) + 1 if start else 0]]
+    if method == "static":
+        found += [f"artifacts/static/{cell}/{share}" for share in params.evaluate.shares]
+    elif variant:
+        found += [f"artifacts/{method}/{cell}/{stage}" for stage in variant.stages]
+    elif method in ("vanilla", "ours"):
+        found.append(f"artifacts/{method}/{cell}")
+    return found
+
+
+def budget(views: Sequence[View]) -> Table:
+    """Steps, rows, tokens, minutes and learning rates of each method, in total and per model."""
+    rows: list[list[Any]] = []
+    for view in views:
+        params, backbone = view.found.params, view.backbone
+        shared = [[f"artifacts/vanilla/{backbone}-{seed}"] for seed in params.grid.seeds]
+        rows.append([backbone, "shared by all", *_cells(view, shared, 1)])
+        for method in view.methods:
+            if method in ("vanilla", "random"):
+                continue
+            own = [trained(params, method, f"{backbone}-{seed}")[1:] for seed in params.grid.seeds]
+            rows.append([backbone, title(method), *_cells(view, own, len(own[0]) if method == "static" else 1)])
+    return Table(
+        "budget", "What each method's training cost",
+        "Mean over seeds. The fine-tuning that vanilla is, is every method's start and counted in no other row. Stages "
+        "that methods share (the adapters' start, skip pretraining) are counted for each that builds on them. Rows and "
+        "tokens are those of the optimizer's steps, each counted once: RL and MIXER pass a row several times "
+        "(rollouts), skip pretraining three times; the minutes hold that. Per model: a method with one model per share "
+        "trains each from the fine-tuned one. Methods that train nothing run on weights that are counted above.",
+        ["backbone", "method", "what is trained", "models", "steps", "rows", "tokens, thousands", "minutes",
+         "steps per model", "rows per model", "tokens per model, thousands", "minutes per model", "learning rate"],
+        rows,
+    )  # fmt: skip
+
+
+def _cells(view: View, own: list[list[str]], models: int) -> list[Any]:
+    """What the directories of each seed add up to."""
+    if not own[0]:
+        return ["nothing", 0, *[0, 0, 0.0, 0.0] * 2, None]
+    totals, rates = [], dict[float, None]()
+    for directories in own:
+        records = [view.found.provenance.get(directory, {}) for directory in directories]
+        if all("training" in record for record in records):
+            runs = [record["training"] for record in records]
+            sums = [float(sum(run[key] for run in runs)) for key in ("steps", "rows", "tokens")]
+            totals.append([*sums[:2], sums[2] / 1000, sum(record["seconds"] for record in records) / 60])
+            rates |= dict.fromkeys(float(run["lr"]) for run in runs)
+    mean = np.mean(totals, axis=0) if totals else np.full(4, np.nan)
+    parts = dict.fromkeys(_part(directory) for directory in own[0])
+    rate = ", ".join(f"{rate:g}" for rate in rates) or np.nan
+    cells = [float(x) for x in (*mean, *mean / models)]
+    for counted in (0, 1, 4, 5):  # steps and rows
+        cells[counted] = round(x) if (x := cells[counted]).is_integer() else x
+    return [", ".join(parts), models, *cells, rate]
+
+
+def _part(directory: str) -> str:
+    """The name of what is trained in a directory."""
+    _, folder, _, *inner = directory.split("/")
+    if folder == "static":
+        return "fine-tuning with layers dropped"
+    return (inner[0] if inner else _NAMES.get(folder, folder)).replace("_", " ")
+
+
+def cost(views: Sequence[View]) -> Table:
+    """What each cell of the pipeline took, from its provenance."""
+    rows: list[list[Any]] = []
+    for cell, record in views[0].found.provenance.items():
+        rows.append([cell, record["stage"], record["seconds"] / 60, record["peak_memory_mb"] / 1024, record["device"]])
+    if rows:
+        most = max(row[3] for row in rows)
+        rows.append(["all", "", sum(row[2] for row in rows), most, ""])
+    return Table(
+        "cost", "What it cost",
+        "Wall clock of each cell that trains or evaluates, and the peak memory of its process. The stages that prepare "
+        "the backbone and the rows, and draw this report, add about a minute. Cells may have run at the same time."
+        + notes.missing(views),
+        ["cell", "stage", "minutes", "peak memory, GiB", "device"],
+        rows,
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""What the figures share: a method's line, the names at its end, and the line of facts under a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from dlskip.methods.names import title as method_title
+from dlskip.report import style
+from dlskip.report.view import VANILLA, Point, View
+
+BANDS = "band: one standard deviation over seeds"
+SHARE = "layer applications skipped, %"
+PAPERS_TASK = ("qnli", "answerability")  # of the paper's figure 3, and its counterpart in the embedded suite
+
+
+class Kind(NamedTuple):
+    """Understanding or translation: its tasks, and how their quality is called on an axis."""
+
+    name: str
+    tasks: list[str]
+    metric: str
+
+    @property
+    def title(self) -> str:
+        """Such as ``mean of 5 understanding tasks``."""
+        count = len(self.tasks)
+        return f"mean of {count} {self.name} tasks" if count > 1 else f"the {self.name} task"
+
+
+def kinds(view: View) -> list[Kind]:
+    """The kinds of task that the grid has, understanding first."""
+    return [Kind(name, tasks, "macro F1, %" if name == "understanding" else "BLEU") for name, tasks in view.kinds.items()]
+
+
+def papers_task(view: View) -> str | None:
+    """The task of the paper's figure 3, or the nearest to it that the grid has."""
+    return next((t for t in PAPERS_TASK if t in view.nlu), view.nlu[0] if view.nlu else None)
+
+
+def at_share(points: Sequence[Point], share: float) -> float:
+    """Quality at a skipped share, on straight lines between the settings; NaN where the method was not run."""
+    if not points or not points[0].skipped <= share <= points[-1].skipped:
+        return math.nan
+    return float(np.interp(share, [p.skipped for p in points], [p.quality for p in points]))
+
+
+def line(axes: Axes, points: Sequence[Point], method: str, *, faint: bool = False, band: bool = True) -> None:
+    """A method's settings as a line; a band of one standard deviation over seeds where more than one ran."""
+    if not points:
+        return
+    look, leads = style.look(method), method == "ours"
+    x, y = np.array([p.skipped for p in points]), np.array([p.quality for p in points])
+    spread = np.nan_to_num([p.std for p in points])
+    if band and spread.any():
+        axes.fill_between(x, y - spread, y + spread, color=look["color"], alpha=0.13, linewidth=0, zorder=1.5)
+    axes.plot(
+        x, y, **look, linewidth=2.3 if leads else 1.3, markersize=6 if leads else _size(look["marker"]), markeredgewidth=0.4,
+        markeredgecolor="white", zorder=4 if leads else 3, alpha=0.6 if faint else 1,
+    )  # fmt: skip
+
+
+def _size(marker: str) -> float:
+    """A marker's size: those without a body are drawn larger."""
+    return {"X": 6.5, "P": 6.5, "*": 11}.get(marker, 4.8)
+
+
+def unskipped(axes: Axes, view: View, tasks: Sequence[str], *, interval: bool = False) -> float:
+    """Vanilla's level as a line across, with its bootstrap interval if asked; returns it (NaN if not run)."""
+    level = view.one(VANILLA, view.quality(tasks[0]), tasks)
+    if not math.isnan(level):
+        look = style.look("vanilla")
+        axes.axhline(level, color=look["color"], linewidth=1.3, linestyle=look["linestyle"], zorder=2)
+        if interval:
+            band = view.bootstrap.mean(VANILLA, tasks)
+            axes.axhspan(band.low, band.high, color=look["color"], alpha=0.06, linewidth=0)
+    return level
+
+
+def whiskers(axes: Axes, view: View, points: Sequence[Point], tasks: Sequence[str], colour: str) -> None:
+    """95 % bootstrap intervals over examples at a line's points."""
+    bands = [view.bootstrap.mean(p.run, tasks) for p in points]
+    axes.vlines(
+        [p.skipped for p in points], [b.low for b in bands], [b.high for b in bands], color=colour, linewidth=1,
+        alpha=0.5,
+    )  # fmt: skip
+
+
+def name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
+    """Names lines in a column at the right edge, each at the height of its end, kept apart where they come close.
+
+    Args:
+        axes: Its limits must be final.
+        ends: The last visible point of each method's line.
+    """
+    left, right = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    names = sorted(ends, key=lambda method: ends[method][1])
+    least = 0.055 * (top - bottom)
+    heights = [min(max(ends[m][1], bottom + least / 2), top - least / 2) for m in names]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + least)
+    for i in range(len(heights) - 1, -1, -1):
+        heights[i] = min(heights[i], top - least / 2 - (len(heights) - 1 - i) * least)
+    for height, method in zip(heights, names, strict=True):
+        colour, (x, y) = style.legible(style.look(method)["color"]), ends[method]
+        if math.dist([x / (right - left), y / (top - bottom)], [right / (right - left), height / (top - bottom)]) > 0.02:
+            axes.plot([x, right], [y, height], color=colour, linewidth=0.7, alpha=0.5, clip_on=False, zorder=1)
+        axes.annotate(
+            method_title(method), (right, height), (5, 0), textcoords="offset points", color=colour, va="center",
+            fontsize=9, fontweight="bold" if method in ("ours", "vanilla", "random") else "normal",
+            annotation_clip=False, path_effects=style.HALO,
+        )  # fmt: skip
+
+
+def handles(methods: Sequence[str], *, lines: bool = True) -> list[Any]:
+    """Legend entries; vanilla is a line without a marker when it stands for a level."""
+    entries = []
+    for method in methods:
+        look = style.look(method)
+        if method == "vanilla" and lines:
+            look["marker"] = ""
+        if not lines:
+            look["linestyle"] = "none"
+        entries.append(plt.Line2D([], [], **look, markersize=1.15 * _size(look["marker"]), label=method_title(method)))
+    return entries
+
+
+def facts(view: View, tasks: Sequence[str], *more: str) -> str:
+    """Backbone, n and seeds, and whatever else a reader must know to read a figure; no word of bands for one seed."""
+    counts = sorted({view.n[t] for t in tasks if t in view.n})
+    said = [view.backbone]
+    if counts:
+        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+        said.append(f"{span} test examples" + (" per task" if len(tasks) > 1 else ""))
+    seeds = len(view.found.params.grid.seeds)
+    said.append("1 seed" if seeds == 1 else f"{seeds} seeds")
+    return "; ".join([*said, *(text for text in more if text != BANDS or seeds > 1)])

@@ -1,0 +1,174 @@
+"""Figures of measured speed: what quality it costs, and how far it stays behind what skipping could give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from dlskip.report import style
+from dlskip.report.figures_common import Kind, facts, handles, kinds
+from dlskip.report.stats import Run
+from dlskip.report.view import FULL, VANILLA, View, batch_label
+
+PHASES = {"prefill": "Prefill", "decode": "Decoding"}
+ALIKE = ("1", "16")  # the batch sizes of ``pareto``
+_MARKS = [
+    [0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2, 2.2, 2.4],
+    [0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 5, 6, 8, 10, 12],
+    [0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50],
+]
+_HOLLOW = {"markerfacecolor": "white", "markeredgecolor": style.OURS, "markersize": 7.5, "markeredgewidth": 1.4}
+
+
+class Measured(NamedTuple):
+    """One run in a plane: across and upright."""
+
+    run: Run
+    x: float
+    y: float
+
+
+def front(points: Sequence[Measured]) -> list[Measured]:
+    """The points that no other one beats in both: rising x, falling y."""
+    kept: list[Measured] = []
+    for point in sorted(points, key=lambda p: (-p.x, -p.y)):
+        if not kept or point.y > kept[-1].y:
+            kept.append(point)
+    return kept[::-1]
+
+
+def timed_batches(view: View) -> list[str]:
+    """The batch sizes at which everything was timed."""
+    return [str(batch) for batch in view.found.params.evaluate.speed.batches]
+
+
+def timed(view: View, method: str, batch: str) -> list[Run]:
+    """A method's runs that were timed at a batch size, with full depth."""
+    runs = view.runs(method, batch)
+    return [Run(method, FULL, batch), *runs] if method == "ours" else runs
+
+
+def _speed(view: View, run: Run, metric: str) -> float:
+    return float(view.speed(run, metric).mean())
+
+
+def pareto(view: View) -> Figure:
+    """Quality against measured speed-up; the line joins what no other setting beats in both."""
+    found = kinds(view)
+    batches = [b for b in ALIKE if b in timed_batches(view)] or timed_batches(view)[:1]
+    figure, grid = style.panels(
+        len(found), len(batches), figsize=(6.1 * len(batches), 3.9 * len(found) + 0.9), squeeze=False
+    )
+    for row, kind in zip(grid, found, strict=True):
+        phase = "prefill" if kind.name == "understanding" else "decode"
+        for axes, batch in zip(row, batches, strict=True):
+            axes.set_title(f"{kind.title[0].upper()}{kind.title[1:]}: {PHASES[phase].lower()}, {batch_label(batch)}")
+            _plane(view, axes, kind, phase, batch)
+    marks = handles([m for m in view.compared if m != "random"], lines=False)
+    if "per_sample" in view.batches:
+        marks.append(plt.Line2D([], [], marker="o", linestyle="none", **_HOLLOW, label="Ours, per sample"))
+    marks.append(plt.Line2D([], [], color=style.INK, linewidth=1, label="not beaten in both"))
+    figure.legend(handles=marks, loc="outside upper left", ncols=5, fontsize=9, handlelength=1.6)
+    style.note(figure, facts(view, view.tasks, "timed on a batch of mixed tasks against full depth, in the same run"))
+    return figure
+
+
+def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: str) -> None:
+    metric, points = view.quality(kind.tasks[0]), []
+    for method in view.compared:
+        own = method == "ours"
+        for run in timed(view, method, batch):
+            judged = VANILLA if method == "vanilla" else run._replace(batch=batch if own else view.batch_of(method))
+            points.append(Measured(run, _speed(view, run, f"speedup_{phase}"), view.one(judged, metric, kind.tasks)))
+    if batch != "1" and "per_sample" in view.batches:
+        for run in timed(view, "ours", "per_sample"):
+            speed = _speed(view, run, f"speedup_{phase}")
+            points.append(Measured(run, speed, view.one(run, metric, kind.tasks)))
+    points = [p for p in points if not math.isnan(p.x + p.y)]
+    if not points:
+        style.blank(axes)
+        return
+    for point in points:
+        look = style.look(point.run.method) | {"linestyle": "none"}
+        leads = point.run.method in ("ours", "vanilla")
+        look |= {"markersize": 12 if point.run.method == "vanilla" else 8 if leads else 6.5, "zorder": 4 if leads else 3, "markeredgecolor": "white"}
+        look |= _HOLLOW if point.run.batch == "per_sample" and leads else {}
+        axes.plot(point.x, point.y, **look)
+    best = front(points)
+    axes.step([p.x for p in best], [p.y for p in best], where="pre", color=style.INK, linewidth=1, zorder=1)
+    for point in best:
+        if point.run.setting != FULL:
+            sign = "t=" if point.run.method == "ours" else ""
+            axes.annotate(
+                f"{sign}{point.run.setting}", (point.x, point.y), (5, 5), textcoords="offset points", fontsize=8,
+                color=style.look(point.run.method)["color"], path_effects=style.HALO,
+            )  # fmt: skip
+    _factors(axes.xaxis)
+    axes.axvline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+    axes.set(xlabel=f"{PHASES[phase].lower()}: time at full depth / time measured", ylabel=kind.metric)
+    axes.margins(x=0.06, y=0.1)
+
+
+def _factors(axis: Any) -> None:
+    """A logarithmic axis of factors, with as many marks as there is room for; the data must be drawn."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    for marks in _MARKS:
+        seen = [mark for mark in marks if low <= mark <= high]
+        if len(seen) <= 9:
+            break
+    axis.set_major_locator(FixedLocator(marks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def speed(view: View) -> Figure:
+    """Measured speed-up against counted share, with the line that skipping could reach at most."""
+    batches = timed_batches(view)
+    figure, grid = style.panels(len(PHASES), len(batches), figsize=(4.6 * len(batches), 7.2), squeeze=False)
+    for row, phase in zip(grid, PHASES, strict=True):
+        for axes, batch in zip(row, batches, strict=True):
+            axes.set_title(f"{PHASES[phase]}, {batch_label(batch)}")
+            _against_ideal(view, axes, phase, batch)
+    marks = handles([m for m in view.compared if m not in ("random", "vanilla")], lines=False)
+    marks.append(plt.Line2D([], [], color=style.INK, label="1 / (1 − s): a layer's time is all the time"))
+    figure.legend(handles=marks, loc="outside upper left", ncols=5, fontsize=9, handlelength=1.6)
+    seeds = len(view.found.params.grid.seeds)
+    style.note(
+        figure, f"{view.backbone}; {seeds} seed{'s' if seeds > 1 else ''}; a batch of mixed tasks, outputs of one "
+        "length; above 1: faster than the same weights at full depth, in the same run; both axes of what was timed",
+    )  # fmt: skip
+    return figure
+
+
+def _against_ideal(view: View, axes: Axes, phase: str, batch: str) -> None:
+    drawn, most = False, 10.0
+    for method in view.compared:
+        if method == "vanilla":
+            continue
+        runs = view.runs(method, batch)
+        points = [(_speed(view, r, f"skip_{phase}"), _speed(view, r, f"speedup_{phase}")) for r in runs]
+        points = [p for p in points if not math.isnan(p[0] + p[1])]
+        if points:
+            drawn = True
+            leads = method == "ours"
+            look = style.look(method) | {"linestyle": "none", "markersize": 7, "zorder": 4 if leads else 3}
+            if not leads:  # baselines that skip as many layers take as long: let all of them be seen
+                look |= {"markerfacecolor": "none", "markeredgewidth": 1.1}
+            axes.plot(*zip(*points, strict=True), **look)
+            most = max(most, *(x for x, _ in points))
+    if not drawn:
+        style.blank(axes)
+        return
+    share = np.linspace(0, min(most + 1, 98), 200)
+    axes.plot(share, 100 / (100 - share), color=style.INK, linewidth=1.2, zorder=2)
+    axes.axhline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+    _factors(axes.yaxis)
+    axes.set(xlabel="layer applications skipped while timed, %", xlim=(0, share[-1] + 2), ylabel="time at full depth / measured")

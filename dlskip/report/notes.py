@@ -1,0 +1,44 @@
+"""What stands beneath more than one table, and the paper's published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlskip.config import read_yaml
+from dlskip.report.stats import DRAWS
+from dlskip.report.table import NOT_RUN
+from dlskip.report.view import View, short
+
+PAPER = read_yaml(Path(__file__).with_name("paper.yaml"))
+
+
+def missing(views: Sequence[View]) -> str:
+    """Names the evaluations of the grid that are not on disk."""
+    lost = [cell for cell in views[0].found.missing if cell.startswith("evaluations")]
+    return f" Not run: {', '.join(lost)}." if lost else ""
+
+
+def sizes(view: View, tasks: Sequence[str]) -> str:
+    """How many test examples each task has."""
+    return "; n = " + ", ".join(f"{short(t)} {view.n.get(t, NOT_RUN)}" for t in tasks)
+
+
+def intervals(views: Sequence[View]) -> str:
+    """What the intervals are and what they cannot say."""
+    seeds = len(views[0].found.params.grid.seeds)
+    over = (
+        "test examples only: there is one seed, so they say nothing of other training runs"
+        if seeds == 1
+        else f"test examples and over {seeds} seeds (so few seeds bound the variation between training runs loosely)"
+    )
+    return (
+        f"Intervals: 95 %, paired bootstrap with {DRAWS} draws over {over}. A difference whose interval covers zero is "
+        "not distinguishable. Intervals are not widened for the number of comparisons."
+    )
+
+
+def seeds(views: Sequence[View]) -> str:
+    """What ± stands for, if there is any."""
+    count = len(views[0].found.params.grid.seeds)
+    return f" ±: standard deviation over {count} seeds." if count > 1 else " One seed."

@@ -1,0 +1,14 @@
+"""Stage pretrain_static: the static sets for the skip-pretrained model."""
+
+from dlskip import config
+from dlskip.cli import stage
+from dlskip.methods import base
+from dlskip.methods.pretrain_static import METHOD
+
+
+def main(backbone: str, seed: int) -> None:
+    base.make(METHOD, config.load(backbone=backbone), backbone, seed)
+
+
+if __name__ == "__main__":
+    stage(main, "backbone", "seed")
