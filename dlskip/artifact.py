@@ -104,6 +104,13 @@ def save(model: nn.Module, out: Path) -> None:
         (out / "skip.json").write_text(json.dumps(info, indent=1) + "\n")
 
 
+def as_trained(params: config.Params, source: Path) -> config.Params:
+    """The parameters with what ``skip.json`` says of an artifact's adapters and controllers."""
+    info = json.loads((source / "skip.json").read_text())
+    known = {name: info[name] for name in ("bottleneck", "controller_reads", "kv_fill")}
+    return params.model_copy(update={"model": params.model.model_copy(update=known)})
+
+
 def load_skip(skipper: Skipper, directory: Path) -> None:
     """Loads adapters and heads.
 

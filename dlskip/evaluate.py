@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dlskip import artifact, provenance, speed, tuning
 from dlskip.batches import Encoded, encode
-from dlskip.config import Params, varied
+from dlskip.config import Params
 from dlskip.data.io import DATA, Example, data_sha256, read_split
 from dlskip.data.tasks import TASKS
 from dlskip.decode import decode
@@ -172,6 +172,7 @@ def _load(params: Params, backbone: str, setting: Setting) -> Loaded:
     """The weights of a setting, as they are deployed: LoRA folded in, adapters in the backbone's dtype."""
     source = Path(setting.weights)
     skipping = setting.adapters or setting.layers > 0
+    params = artifact.as_trained(params, source) if setting.adapters else params
     model, tokenizer = artifact.build(
         params, backbone, weights=source, skip=source if setting.adapters else None, skipping=skipping,
         adapters=setting.adapters,
@@ -186,9 +187,7 @@ def _load(params: Params, backbone: str, setting: Setting) -> Loaded:
 def evaluate(params: Params, name: str, backbone: str, seed: int) -> None:
     """Evaluates one method and writes ``evaluations/<method>/<backbone>-<seed>/``."""
     started = time.time()
-    if name in params.ablations.variants:
-        params = varied(params, params.ablations.variants[name])
-    method = registry.method(params, name)
+    method = registry.method(name)
     settings = method.settings(params, backbone, seed)
     records = Records(backbone, seed, params.evaluate.traces)
     runner = Evaluator(params, method, records, seed)

@@ -82,7 +82,7 @@ def test_early_exit_reads_the_hidden_state_of_its_layer(family: str, ragged: Any
     norm = next(m for n, m in stack.named_children() if n in ("norm", "ln_f", "final_layer_norm"))
     expected = output_logits(model, norm(states[3][batch.rows, batch.tokens]))
     skipper = attach(model, bottleneck=0)
-    policy = registry.method(DEFAULT, "early_exit").policy(
+    policy = registry.method("early_exit").policy(
         Setting(name="0.5", weights="", skip=[3, 4, 5], layers=6), "sentiment", "per_sample"
     )
     with skipper.using(policy):
@@ -105,7 +105,7 @@ def test_skip_decode_grows_and_never_asks_for_what_was_not_computed() -> None:
 
 
 def test_skip_decode_uses_its_maximum_at_once_for_an_answer() -> None:
-    method = registry.method(DEFAULT, "skip_decode")
+    method = registry.method("skip_decode")
     setting = Setting(name="0.5", weights="", skip=[1, 2, 3], layers=6, growing={"en-de": 4})
     model = tiny("llama", layers=6)
     skipper = attach(model, bottleneck=0)
@@ -151,7 +151,7 @@ def test_plans_hold_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.Monk
     out = artifact.directory("unified", "b", 0)
     base.write_plan("unified", out, settings, Path(__file__))
     assert base.read_plan(out).settings == settings
-    assert registry.method(DEFAULT, "unified").settings(DEFAULT, "b", 0) == settings
+    assert registry.method("unified").settings(DEFAULT, "b", 0) == settings
     first = (out / "plan.json").read_text()
     (weights / "adapter_model.safetensors").write_bytes(b"two")
     base.write_plan("unified", out, settings, Path(__file__))
@@ -167,12 +167,14 @@ def test_plans_hold_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_every_name_is_a_method_and_every_method_has_a_name() -> None:
     named = {name for name in TITLES if name not in ("random",)}
-    assert {registry.method(DEFAULT, name).name for name in named} == named
+    assert {registry.method(name).name for name in named} == named
     assert set(DEFAULT.grid.baselines) <= named
     for variant in DEFAULT.ablations.variants:
-        assert registry.method(DEFAULT, variant).name == variant and title(variant)
+        assert registry.method(variant).name == variant and title(variant)
     with pytest.raises(DlskipError, match="no method 'magic'"):
-        registry.method(DEFAULT, "magic")
+        registry.baseline("magic")
+    with pytest.raises(DlskipError, match=r"artifacts/magic/b-0/plan\.json: no such file"):
+        registry.method("magic").settings(DEFAULT, "b", 0)
     unknown = DEFAULT.model_copy(update={"grid": DEFAULT.grid.model_copy(update={"baselines": ["magic"]})})
     with pytest.raises(DlskipError, match=r"grid\.baselines: no method 'magic'\n  mend: one of skip_decode"):
         checked(unknown)

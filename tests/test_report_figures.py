@@ -71,7 +71,8 @@ def test_every_method_has_a_look_of_its_own():
     for part in ("color", "marker", "linestyle"):
         assert len({str(look[part]) for look in looks}) >= len(TITLES) - (part == "linestyle")
     assert all(style.contrast(look["color"], "#ffffff") >= 3 for look in looks)
-    assert all(style.contrast(style.legible(x["color"], ground), ground) >= 4.5 for x in looks for ground in ("#fff", "#1c2229"))
+    for ground in ("#ffffff", "#1c2229"):
+        assert all(style.contrast(style.legible(look["color"], ground), ground) >= 4.5 for look in looks)
 
 
 @pytest.mark.parametrize("vision", VISION)
@@ -97,8 +98,7 @@ def test_panels_without_data_say_so(nothing, maker):
     panels = [axes for axes in figure.axes if axes.axison]
     assert panels
     for axes in panels:
-        words = [t.get_text() for t in axes.texts] + [t.get_text() for t in axes.get_legend_handles_labels()[0][:0]]
-        assert any("not run" in word for word in words), axes.get_title(loc="left")
+        assert any("not run" in text.get_text() for text in axes.texts), axes.get_title(loc="left")
         assert axes.get_title(loc="left")
 
 
@@ -134,14 +134,17 @@ def test_lines_are_the_points_of_the_view(view):
             assert drawn == pytest.approx(np.array([(p.skipped, p.quality) for p in points]))
 
 
+def bands(figure: Figure) -> list[PolyCollection]:
+    return [c for axes in figure.axes for c in axes.collections if isinstance(c, PolyCollection)]
+
+
 def test_bands_where_more_than_one_seed_ran(view, tmp_path):
-    bands = [c for axes in figures.quality_vs_skip(view).axes for c in axes.collections if isinstance(c, PolyCollection)]
-    assert bands
+    assert bands(figures.quality_vs_skip(view))
     params = parameters()
     write_world(tmp_path, params, n=12)
     alone = View(collect.collect(params, tmp_path), "smollm2")
     figure = figures.quality_vs_skip(alone)
-    assert not [c for axes in figure.axes for c in axes.collections if isinstance(c, PolyCollection)]
+    assert not bands(figure)
     assert "1 seed" in figure.get_supxlabel() and "2 seeds" in figures.quality_vs_skip(view).get_supxlabel()
 
 

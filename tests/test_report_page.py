@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -49,7 +50,7 @@ class Page(HTMLParser):
         (self.scripts if self.open[-1:] == ["script"] else self.text).append(data)
 
     def all(self, *tags: str) -> list[dict[str, str | None]]:
-        return [given for tag, given in self.elements if tag in tags]
+        return [element for tag, element in self.elements if tag in tags]
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +74,9 @@ def read(html) -> Page:
 
 def test_it_loads_nothing(html, read):
     assert read.open == []
-    for given in read.all("a", "img", "link", "script", "use", "iframe"):
+    for element in read.all("a", "img", "link", "script", "use", "iframe"):
         for name in ("src", "href", "xlink:href"):
-            assert name not in given or str(given[name]).startswith(("data:", "#"))
+            assert name not in element or str(element[name]).startswith(("data:", "#"))
     styles = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in styles and "@import" not in styles
     assert "fetch(" not in html and "XMLHttpRequest" not in html and "import(" not in html
@@ -85,20 +86,20 @@ def test_it_loads_nothing(html, read):
 
 
 def test_its_parts_can_be_found(read):
-    ids = [given["id"] for _, given in read.elements if "id" in given]
+    ids = [element["id"] for _, element in read.elements if "id" in element]
     assert len(ids) == len(set(ids))
     links = [str(a["href"]) for a in read.all("a")]
     assert links and all(link[1:] in ids for link in links)
     assert len(read.all("main")) == len(read.all("h1")) == 1 and read.all("header") and read.all("nav")
     assert read.all("a")[0] == {"class": "skip", "href": "#main"}
-    for _, given in read.elements:
+    for _, element in read.elements:
         for name in ("aria-labelledby", "aria-describedby", "for"):
-            assert name not in given or given[name] in ids
+            assert name not in element or element[name] in ids
 
 
 def test_headings_go_down_one_step_at_a_time(read):
     levels = [int(tag[1]) for tag, _ in read.elements if re.fullmatch("h[1-6]", tag)]
-    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
 
 
 def test_pictures_have_words_and_are_drawings(world, read):
@@ -123,24 +124,27 @@ def test_every_table_is_shown_once(world, html):
 
 
 def test_controls_have_names(read):
-    labels = {given.get("for") for given in read.all("label")}
-    assert all(given["id"] in labels for given in read.all("select"))
+    labels = {element.get("for") for element in read.all("label")}
+    assert all(element["id"] in labels for element in read.all("select"))
     inputs = read.all("input")
     assert len(read.all("label")) == len(read.all("select")) + len(inputs)
-    assert {given["type"] for given in inputs} == {"radio", "checkbox"}
+    assert {element["type"] for element in inputs} == {"radio", "checkbox"}
 
 
 def test_text_is_escaped(html):
     assert "A &lt;b&gt;." in html and "python -m stages.x &lt;a &amp; b&gt;" in html
 
 
-def test_every_claim_is_shown_once_under_its_verdict(world):
+def test_every_claim_is_shown_once_under_its_verdict(world, html):
     said = claims.find(world[1])
     groups = page.grouped(said)
-    assert sorted(id(c) for _, _, group in groups for c in group) == sorted(map(id, said))
-    by_head = {head: group for head, _, group in groups}
+    assert sorted(number for _, _, group in groups for number, _ in group) == list(range(len(said)))
+    by_head = {head: [claim for _, claim in group] for head, _, group in groups}
     assert all(c.difference.low > 0 for c in by_head["Ours is better"])
     assert all(c.difference.high < 0 for c in by_head["Ours is worse"])
+    cells = [cell for glance in page.glances(said) for _, cells in glance.rows for cell in cells if cell]
+    assert sorted(number for number, _ in cells) == list(range(len(said)))
+    assert all(html.count(f'href="#claim-{number}"') == html.count(f'id="claim-{number}"') == 1 for number, _ in cells)
 
 
 def test_claims_link_to_the_cells_they_rest_on(world, html):
@@ -186,7 +190,7 @@ def test_the_scripts_speeds_are_the_timed_ones(world, html):
 
 
 def test_points_name_only_cells_that_the_page_shows(html, read):
-    ids = {given["id"] for _, given in read.elements if "id" in given}
+    ids = {element["id"] for _, element in read.elements if "id" in element}
     for points in embedded(html)["points"].values():
         for p in points:
             assert p["cells"] and all(page.slug(cell) in ids for cell in p["cells"])

@@ -15,17 +15,11 @@ from dlskip.methods.base import Method
 from dlskip.methods.learned import Learned, Vanilla
 
 
-def method(params: Params, name: str) -> Method:
-    """A method by its name; an ablation is one too.
-
-    Raises:
-        DlskipError: There is none of that name.
-    """
+def method(name: str) -> Method:
+    """A method by its name. What has no file is an ablation: the plan in its artifact says whose weights it uses."""
     if name == "vanilla":
         return Vanilla()
-    if name == "ours" or name in params.ablations.variants:
-        return Learned(name)
-    return baseline(name)
+    return baseline(name) if _module(name) else Learned(name)
 
 
 def baseline(name: str) -> Method:
@@ -34,13 +28,18 @@ def baseline(name: str) -> Method:
     Raises:
         DlskipError: There is none of that name.
     """
-    module = f"dlskip.methods.{name}"
-    found = importlib.import_module(module) if importlib.util.find_spec(module) else None
+    module = _module(name)
+    found = importlib.import_module(module) if module else None
     if not isinstance(made := getattr(found, "METHOD", None), Method):
         raise DlskipError(
             f"no method {name!r}", where="params.yaml: grid", mend="dlskip/methods/names.py lists those there are"
         )
     return made
+
+
+def _module(name: str) -> str | None:
+    module = f"dlskip.methods.{name}"
+    return module if importlib.util.find_spec(module) else None
 
 
 def make(params: Params, name: str, backbone: str, seed: int) -> None:

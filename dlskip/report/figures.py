@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from dlskip.report.figures_common import (
     SHARE,
     Kind,
     at_share,
+    course,
     facts,
     handles,
     kinds,
@@ -72,7 +72,7 @@ def _headline_trade(view: View, axes: Axes, kind: Kind) -> None:
     tasks = kind.tasks
     axes.set(title=f"Quality against skipped layers, {kind.title}", ylabel=kind.metric, xlabel=SHARE)
     level = unskipped(axes, view, tasks, interval=True)
-    lines = {m: view.points(m, tasks) for m in (*strongest(view, tasks), "random", "ours")}
+    lines = {m: course(view, m, tasks) for m in (*strongest(view, tasks), "random", "ours")}
     main = [p for m in ("ours", "random") for p in lines[m]]
     if not main and math.isnan(level):
         style.blank(axes)
@@ -85,7 +85,7 @@ def _headline_trade(view: View, axes: Axes, kind: Kind) -> None:
         if method in ("ours", "random"):
             whiskers(axes, view, measured, tasks, style.look(method)["color"])
             bands += [view.bootstrap.mean(p.run, tasks) for p in measured]
-    _thresholds(axes, lines["ours"])
+    _thresholds(axes, lines["ours"], apart=0.05 * most)
     ends = {m: _end(points, most) for m, points in lines.items() if points}
     seen = [y for _, y in ends.values()] + [p.quality for ps in lines.values() for p in ps if p.skipped <= most]
     seen += [y for band in bands for y in (band.low, band.high)] + ([] if math.isnan(level) else [level])
@@ -94,10 +94,17 @@ def _headline_trade(view: View, axes: Axes, kind: Kind) -> None:
     name_ends(axes, ends | ({} if math.isnan(level) else {"vanilla": (float(most), level)}))
 
 
-def _thresholds(axes: Axes, points: Sequence[Point]) -> None:
+def _thresholds(axes: Axes, points: Sequence[Point], apart: float) -> None:
     """Names the thresholds of ours; those that skip alike share a label."""
-    for _, group in groupby((p for p in points if p.run.setting != FULL), key=lambda p: round(p.skipped)):
-        same = list(group)
+    groups: list[list[Point]] = []
+    for point in points:
+        if point.run.setting == FULL:
+            continue
+        if groups and point.skipped - groups[-1][0].skipped < apart:
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    for same in groups:
         axes.annotate(
             "t=" + ", ".join(p.run.setting for p in same), (same[0].skipped, same[0].quality), (-4, -13),
             textcoords="offset points", fontsize=8, ha="right", color=style.OURS, path_effects=style.HALO, zorder=6,
@@ -124,14 +131,20 @@ def figure3(view: View) -> Figure:
         return figure
     whiskers(axes, view, view.points("ours", [task]), [task], style.OURS)
     axes.set(xlabel=SHARE, ylabel="macro F1, %")
-    figure.legend(handles=handles(view.compared), loc="outside right upper", fontsize=9, handlelength=2.6)
+    marks = handles(view.compared, absent=_absent(view, [task]))
+    figure.legend(handles=marks, loc="outside right upper", fontsize=9, handlelength=2.6)
     style.note(figure, facts(view, [task], BANDS, "whiskers and grey band: 95 % bootstrap intervals"))
     return figure
 
 
+def _absent(view: View, tasks: Sequence[str]) -> list[str]:
+    """Methods of which nothing was run on any of the tasks."""
+    return [m for m in view.compared if m != "vanilla" and not any(course(view, m, [task]) for task in tasks)]
+
+
 def _all_methods(view: View, axes: Axes, tasks: Sequence[str], *, interval: bool = False) -> bool:
     """Every method's line; False if nothing was run."""
-    lines = {m: view.points(m, tasks) for m in view.compared if m != "vanilla"}
+    lines = {m: course(view, m, tasks) for m in view.compared if m != "vanilla"}
     level = unskipped(axes, view, tasks, interval=interval)
     for method, points in sorted(lines.items(), key=lambda item: item[0] == "ours"):
         line(axes, points, method)
@@ -157,7 +170,8 @@ def quality_vs_skip(view: View) -> Figure:
         axes.set_title(title)
         if not _all_methods(view, axes, tasks):
             style.blank(axes)
-    figure.legend(handles=handles(view.compared), loc="outside upper left", ncols=5, fontsize=9, handlelength=2.6)
+    marks = handles(view.compared, absent=_absent(view, view.tasks))
+    figure.legend(handles=marks, loc="outside upper left", ncols=5, fontsize=9, handlelength=2.6)
     upright = "upright: macro F1 in % (understanding), BLEU (translation)"
     style.note(figure, f"across: {SHARE}; {upright}; {facts(view, view.tasks, BANDS)}")
     return figure

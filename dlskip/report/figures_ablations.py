@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dlskip.methods.names import title as method_title
 from dlskip.report import style
@@ -57,6 +59,7 @@ def ablations(view: View) -> Figure:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
     first = grid.flat[0]
     depth: dict[str | None, int] = {None: -1}
     for method in methods:
@@ -73,7 +76,8 @@ def ablations(view: View) -> Figure:
         plt.Line2D([], [], marker="|", markersize=14, markeredgewidth=1.6, **dot, label="the method it differs from"),
     ]
     figure.legend(handles=marks, loc="outside upper left", ncols=3, fontsize=9)
-    style.note(figure, facts(view, view.tasks, "decided per sample", "indented rows differ in one part from the row they stand under"))
+    hint = "indented rows differ in one part from the row they stand under"
+    style.note(figure, facts(view, view.tasks, "decided per sample", hint))
     return figure
 
 
@@ -85,14 +89,18 @@ def values(view: View, method: str, metric: str, tasks: Sequence[str]) -> dict[s
 
 
 def _rows(view: View, axes: Axes, methods: Sequence[str], metric: str, tasks: Sequence[str]) -> None:
-    setting, blank = view.headline.ours.setting, {"va": "center", "fontsize": 8.5, "color": style.MUTED}
+    setting = view.headline.ours.setting
     found = {method: values(view, method, metric, tasks) for method in methods}
     for y, method in enumerate(methods):
         means = {threshold: float(series.mean()) for threshold, series in found[method].items()}
         if not means:
-            axes.annotate("not run", (0.02, y), xycoords=("axes fraction", "data"), **blank)
+            axes.annotate(
+                "not run", (0.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, color=style.MUTED
+            )
             continue
-        look = {"color": style.OURS, "marker": "o"} if method == "ours" else {"color": style.SECOND, "marker": "D"}
+        look: dict[str, Any] = {"color": style.SECOND, "marker": "D"}
+        if method == "ours":
+            look = {"color": style.OURS, "marker": "o"}
         axes.plot([min(means.values()), max(means.values())], [y, y], color=look["color"], linewidth=1.1, alpha=0.5)
         others = [value for threshold, value in means.items() if threshold != setting]
         axes.plot(others, [y] * len(others), **look, linestyle="none", markerfacecolor="white", markersize=4.5)
@@ -100,6 +108,7 @@ def _rows(view: View, axes: Axes, methods: Sequence[str], metric: str, tasks: Se
         if other is not None:
             axes.plot(other.mean(), y, marker="|", markersize=14, markeredgewidth=1.6, color=style.INK, zorder=2.5)
         if setting in means:
-            spread = float(found[method][setting].std()) if len(found[method][setting]) > 1 else 0.0
-            axes.hlines(y, means[setting] - spread, means[setting] + spread, color=look["color"], linewidth=4, alpha=0.3)
-            axes.plot(means[setting], y, **look, markersize=7, zorder=4)
+            mean, seeds = means[setting], found[method][setting]
+            spread = float(seeds.std()) if len(seeds) > 1 else 0.0
+            axes.hlines(y, mean - spread, mean + spread, color=look["color"], linewidth=4, alpha=0.3)
+            axes.plot(mean, y, **look, markersize=7, zorder=4)

@@ -35,12 +35,19 @@ class Kind(NamedTuple):
 
 def kinds(view: View) -> list[Kind]:
     """The kinds of task that the grid has, understanding first."""
-    return [Kind(name, tasks, "macro F1, %" if name == "understanding" else "BLEU") for name, tasks in view.kinds.items()]
+    metrics = {"understanding": "macro F1, %", "translation": "BLEU"}
+    return [Kind(name, tasks, metrics[name]) for name, tasks in view.kinds.items()]
 
 
 def papers_task(view: View) -> str | None:
     """The task of the paper's figure 3, or the nearest to it that the grid has."""
     return next((t for t in PAPERS_TASK if t in view.nlu), view.nlu[0] if view.nlu else None)
+
+
+def course(view: View, method: str, tasks: Sequence[str]) -> list[Point]:
+    """A method's points with the one that it begins with, which alone is no course: empty if nothing else was run."""
+    points, begin = view.points(method, tasks), view.start(method)
+    return points if any(point.run != begin for point in points) else []
 
 
 def at_share(points: Sequence[Point], share: float) -> float:
@@ -60,8 +67,8 @@ def line(axes: Axes, points: Sequence[Point], method: str, *, faint: bool = Fals
     if band and spread.any():
         axes.fill_between(x, y - spread, y + spread, color=look["color"], alpha=0.13, linewidth=0, zorder=1.5)
     axes.plot(
-        x, y, **look, linewidth=2.3 if leads else 1.3, markersize=6 if leads else _size(look["marker"]), markeredgewidth=0.4,
-        markeredgecolor="white", zorder=4 if leads else 3, alpha=0.6 if faint else 1,
+        x, y, **look, linewidth=2.3 if leads else 1.3, markersize=6 if leads else _size(look["marker"]),
+        markeredgewidth=0.4, markeredgecolor="white", zorder=4 if leads else 3, alpha=0.6 if faint else 1,
     )  # fmt: skip
 
 
@@ -109,7 +116,7 @@ def name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
         heights[i] = min(heights[i], top - least / 2 - (len(heights) - 1 - i) * least)
     for height, method in zip(heights, names, strict=True):
         colour, (x, y) = style.legible(style.look(method)["color"]), ends[method]
-        if math.dist([x / (right - left), y / (top - bottom)], [right / (right - left), height / (top - bottom)]) > 0.02:
+        if math.hypot((right - x) / (right - left), (height - y) / (top - bottom)) > 0.02:
             axes.plot([x, right], [y, height], color=colour, linewidth=0.7, alpha=0.5, clip_on=False, zorder=1)
         axes.annotate(
             method_title(method), (right, height), (5, 0), textcoords="offset points", color=colour, va="center",
@@ -118,8 +125,14 @@ def name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
         )  # fmt: skip
 
 
-def handles(methods: Sequence[str], *, lines: bool = True) -> list[Any]:
-    """Legend entries; vanilla is a line without a marker when it stands for a level."""
+def handles(methods: Sequence[str], *, lines: bool = True, absent: Sequence[str] = ()) -> list[Any]:
+    """Legend entries; vanilla is a line without a marker when it stands for a level.
+
+    Args:
+        methods: In the legend's order.
+        lines: Whether the figure joins a method's points.
+        absent: Those of the methods that were not run.
+    """
     entries = []
     for method in methods:
         look = style.look(method)
@@ -127,7 +140,8 @@ def handles(methods: Sequence[str], *, lines: bool = True) -> list[Any]:
             look["marker"] = ""
         if not lines:
             look["linestyle"] = "none"
-        entries.append(plt.Line2D([], [], **look, markersize=1.15 * _size(look["marker"]), label=method_title(method)))
+        label = method_title(method) + (": not run" if method in absent else "")
+        entries.append(plt.Line2D([], [], **look, markersize=1.15 * _size(look["marker"]), label=label))
     return entries
 
 

@@ -59,6 +59,12 @@ def _speed(view: View, run: Run, metric: str) -> float:
     return float(view.speed(run, metric).mean())
 
 
+def _untimed(view: View, methods: Sequence[str]) -> list[str]:
+    """Methods of which nothing was timed."""
+    runs = {m: [run for batch in timed_batches(view) for run in timed(view, m, batch)] for m in methods}
+    return [m for m in methods if all(math.isnan(_speed(view, run, "speedup_prefill")) for run in runs[m])]
+
+
 def pareto(view: View) -> Figure:
     """Quality against measured speed-up; the line joins what no other setting beats in both."""
     found = kinds(view)
@@ -71,7 +77,8 @@ def pareto(view: View) -> Figure:
         for axes, batch in zip(row, batches, strict=True):
             axes.set_title(f"{kind.title[0].upper()}{kind.title[1:]}: {PHASES[phase].lower()}, {batch_label(batch)}")
             _plane(view, axes, kind, phase, batch)
-    marks = handles([m for m in view.compared if m != "random"], lines=False)
+    methods = [m for m in view.compared if m != "random"]  # which was not timed
+    marks = handles(methods, lines=False, absent=_untimed(view, methods))
     if "per_sample" in view.batches:
         marks.append(plt.Line2D([], [], marker="o", linestyle="none", **_HOLLOW, label="Ours, per sample"))
     marks.append(plt.Line2D([], [], color=style.INK, linewidth=1, label="not beaten in both"))
@@ -98,7 +105,8 @@ def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: str) -> None:
     for point in points:
         look = style.look(point.run.method) | {"linestyle": "none"}
         leads = point.run.method in ("ours", "vanilla")
-        look |= {"markersize": 12 if point.run.method == "vanilla" else 8 if leads else 6.5, "zorder": 4 if leads else 3, "markeredgecolor": "white"}
+        size = 12 if point.run.method == "vanilla" else 8 if leads else 6.5
+        look |= {"markersize": size, "zorder": 4 if leads else 3, "markeredgecolor": "white"}
         look |= _HOLLOW if point.run.batch == "per_sample" and leads else {}
         axes.plot(point.x, point.y, **look)
     best = front(points)
@@ -137,7 +145,8 @@ def speed(view: View) -> Figure:
         for axes, batch in zip(row, batches, strict=True):
             axes.set_title(f"{PHASES[phase]}, {batch_label(batch)}")
             _against_ideal(view, axes, phase, batch)
-    marks = handles([m for m in view.compared if m not in ("random", "vanilla")], lines=False)
+    methods = [m for m in view.compared if m not in ("random", "vanilla")]
+    marks = handles(methods, lines=False, absent=_untimed(view, methods))
     marks.append(plt.Line2D([], [], color=style.INK, label="1 / (1 − s): a layer's time is all the time"))
     figure.legend(handles=marks, loc="outside upper left", ncols=5, fontsize=9, handlelength=1.6)
     seeds = len(view.found.params.grid.seeds)
@@ -171,4 +180,5 @@ def _against_ideal(view: View, axes: Axes, phase: str, batch: str) -> None:
     axes.plot(share, 100 / (100 - share), color=style.INK, linewidth=1.2, zorder=2)
     axes.axhline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
     _factors(axes.yaxis)
-    axes.set(xlabel="layer applications skipped while timed, %", xlim=(0, share[-1] + 2), ylabel="time at full depth / measured")
+    axes.set(xlabel="layer applications skipped while timed, %", ylabel="time at full depth / measured")
+    axes.set_xlim(0, share[-1] + 2)

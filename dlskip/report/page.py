@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dlskip import __version__
 from dlskip.data.tasks import TASKS
+from dlskip.methods.names import title as method_title
 from dlskip.report import headline
 from dlskip.report.claims import SAME, Claim
 from dlskip.report.payload import embed, payload
 from dlskip.report.pictures import pictures
 from dlskip.report.svg import data_uri
-from dlskip.report.table import NOT_REACHED, NOT_RUN, Table
+from dlskip.report.table import NOT_REACHED, NOT_RUN, Table, signed
 from dlskip.report.traces import LOST, headline_traces
 from dlskip.report.view import View, short
 
@@ -59,7 +60,7 @@ def render(views: Sequence[View], made: Sequence[Table], said: Sequence[Claim], 
     environment.filters |= {
         "image": lambda name: data_uri((figures / f"{name}.svg").read_text(encoding="utf-8")),
         "json": lambda value: json.dumps(value, indent=1, ensure_ascii=False),
-        "embed": embed, "numeric": numeric, "cell_class": cell_class, "slug": slug,
+        "embed": embed, "numeric": numeric, "cell_class": cell_class, "slug": slug, "signed": signed,
     }  # fmt: skip
     return environment.get_template("index.html.j2").render(
         version=__version__,
@@ -69,6 +70,7 @@ def render(views: Sequence[View], made: Sequence[Table], said: Sequence[Claim], 
         sentences=[(v.backbone, headline.sentences(v)) for v in views],
         choice=headline.choice(view),
         claims=grouped(said),
+        glances=glances(said),
         sections=[(id, text) for id, text in SECTIONS.items() if id != "ablations" or id in shown],
         tables=placed(made),
         pictures=shown,
@@ -92,11 +94,40 @@ def placed(made: Sequence[Table]) -> dict[str, list[Table]]:
     return sections | {"tables": list(by_name.values())}
 
 
-def grouped(said: Sequence[Claim]) -> list[tuple[str, str, list[Claim]]]:
-    """(heading, class, claims) by verdict, wins first; the last are those that could not be made."""
-    groups = [("Ours is better", "win", "better"), ("Ours is worse", "lose", "worse"), ("Not distinguishable", "", SAME)]
-    found = [(head, kind, [c for c in said if c.verdict == verdict]) for head, kind, verdict in groups]
-    return [*found, ("Not compared", "", [c for c in said if c.verdict not in ("better", "worse", SAME)])]
+class Glance(NamedTuple):
+    """One backbone's claims in a grid: a row per method, a column per comparison, None where none was made."""
+
+    backbone: str
+    columns: list[str]
+    rows: list[tuple[str, list[tuple[int, Claim] | None]]]
+
+
+def glances(said: Sequence[Claim]) -> list[Glance]:
+    """The claims at a glance; each with its number among all of them."""
+    found = []
+    for backbone in dict.fromkeys(claim.backbone for claim in said):
+        own = {(c.method, comparison(c)): (i, c) for i, c in enumerate(said) if c.backbone == backbone}
+        methods, columns = dict.fromkeys(m for m, _ in own), list(dict.fromkeys(column for _, column in own))
+        rows = [(method_title(m), [own.get((m, column)) for column in columns]) for m in methods]
+        found.append(Glance(backbone, columns, rows))
+    return found
+
+
+def comparison(claim: Claim) -> str:
+    """What a claim compares, as the head of a column."""
+    if claim.how.startswith("area"):
+        return f"{claim.tasks}: area"
+    return f"{claim.tasks}: at ours' share" if claim.how.startswith("at ") else claim.tasks
+
+
+def grouped(said: Sequence[Claim]) -> list[tuple[str, str, list[tuple[int, Claim]]]]:
+    """(heading, class, numbered claims) by verdict, wins first; the last are those that could not be made."""
+    groups = [("Ours is better", "win", "better"), ("Ours is worse", "lose", "worse")]
+    groups.append(("Not distinguishable", "", SAME))
+    numbered = list(enumerate(said))
+    found = [(head, kind, [(i, c) for i, c in numbered if c.verdict == verdict]) for head, kind, verdict in groups]
+    known = [verdict for _, _, verdict in groups]
+    return [*found, ("Not compared", "", [(i, c) for i, c in numbered if c.verdict not in known])]
 
 
 def slug(cell: str) -> str:
@@ -106,7 +137,7 @@ def slug(cell: str) -> str:
 
 def numeric(text: str) -> bool:
     """Whether a cell is set like a number."""
-    return text[:1].isdigit() or text[:1] in {"+", "−", "–"} or text in (NOT_RUN, NOT_REACHED)
+    return text[:1].isdigit() or text[:1] in {"+", "−", "-", "–"} or text in (NOT_RUN, NOT_REACHED)
 
 
 def cell_class(text: str) -> Markup:

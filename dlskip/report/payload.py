@@ -62,7 +62,8 @@ def look(method: str) -> dict[str, str]:
     line = drawn["linestyle"]
     dashes = "" if isinstance(line, str) else " ".join(f"{1.6 * length:g}" for length in line[1])
     return {
-        "colour": drawn["color"], "dark": style.legible(drawn["color"], DARK), "marker": drawn["marker"], "dashes": dashes,
+        "colour": drawn["color"], "dark": style.legible(drawn["color"], DARK), "marker": drawn["marker"],
+        "dashes": dashes,
     }  # fmt: skip
 
 
@@ -118,9 +119,7 @@ def _speeds(view: View, run: Run) -> dict[str, list[float | None]]:
     batches = [run.batch] if run.method == "ours" else map(str, view.found.params.evaluate.speed.batches)
     found = {}
     for batch in batches:
-        factors = [
-            _number(float(view.speed(run._replace(batch=batch), f"speedup_{p}").mean()), 3) for p in PHASES
-        ]
+        factors = [_number(float(view.speed(run._replace(batch=batch), f"speedup_{p}").mean()), 3) for p in PHASES]
         if any(factor is not None for factor in factors):
             found[batch] = factors
     return found

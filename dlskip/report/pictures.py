@@ -54,9 +54,9 @@ def pictures(view: View) -> list[Picture]:
         Picture("training", "Line charts of loss, skip rates, reward and held-out cross entropy for each stage. The "
                 "file reports/curves.csv holds the numbers.",
                 "Top: the loss of every stage. Below: what the stages with a policy do to it."),
-        Picture("sampled_vs_threshold", "Line charts of the sampled and the thresholded skip rate through RL and MIXER. "
-                + _alarms(view), "The sampled rate is what training sees, the thresholded one what inference does; an "
-                "alarm is raised when they part or when either collapses."),
+        Picture("sampled_vs_threshold", "Line charts of the sampled and the thresholded skip rate through RL and "
+                "MIXER. " + _alarms(view), "The sampled rate is what training sees, the thresholded one what inference "
+                "does; an alarm is raised when they part or when either collapses."),
         Picture("figure4", "Line charts of policy-gradient loss, reward and skip rate for RL with and without the "
                 "sampling strategy. The file reports/curves.csv holds the numbers.",
                 "The paper's figure 4: the same start and the same number of steps."),
@@ -76,7 +76,8 @@ def _bests(view: View) -> str:
         scored = [(score, run) for run in runs if not math.isnan(score := view.one(run, "f1_macro", [str(task)]))]
         if scored:
             score, run = max(scored)
-            said.append(f"{method_title(method)} {score:.1f} at {view.one(run, 'skip_ratio', [str(task)]):.0f} % skipped")
+            share = view.one(run, "skip_ratio", [str(task)])
+            said.append(f"{method_title(method)} {score:.1f} at {share:.0f} % skipped")
     return f"Best settings: {', '.join(said)}." if said else "Not run."
 
 

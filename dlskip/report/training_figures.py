@@ -13,8 +13,8 @@ from dlskip.report.collect import STAGES
 from dlskip.report.view import View
 
 NAMES = {
-    "finetune": "Fine-tuning (vanilla)", "adapter_init": "Adapter init", "skip_pretrain": "Skip pretraining", "rl": "RL",
-    "mixer": "MIXER",
+    "finetune": "Fine-tuning (vanilla)", "adapter_init": "Adapter init", "skip_pretrain": "Skip pretraining",
+    "rl": "RL", "mixer": "MIXER",
 }  # fmt: skip
 # what the two rates are called everywhere
 SAMPLED, THRESHOLDED = "held out, sampled", "held out, threshold 0.5"
@@ -169,10 +169,8 @@ def sampled_vs_threshold(view: View) -> Figure:
         axes.set_ylim(bottom=0)
         _legend_above(axes)
     gap = view.found.params.rl.alarm_gap
-    style.note(
-        figure, _facts(view, f"an alarm is raised when the two held-out rates are more than {gap:g} apart, or everything "
-                       "or nothing is skipped", FAINT),
-    )  # fmt: skip
+    rule = f"an alarm is raised when the held-out rates are more than {gap:g} apart, or all or nothing is skipped"
+    style.note(figure, _facts(view, rule, FAINT))
     return figure
 
 
