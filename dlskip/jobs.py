@@ -49,7 +49,7 @@ class Task:
     due: float = 0.0
     slot: int = 0
     began: float = 0.0
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: subprocess.Popen[bytes] = field(init=False, repr=False)
 
     @property
     def log(self) -> Path:

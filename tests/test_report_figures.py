@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from matplotlib.collections import PolyCollection
@@ -177,6 +177,7 @@ def test_figure4_compares_with_the_ablation_that_switches_sampling_off(view):
 coordinates = st.floats(0.1, 10, allow_nan=False)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=12))
 def test_the_front_is_what_nothing_beats(pairs):
     points = [figures_speed.Measured(Run("m", str(i), "1"), x, y) for i, (x, y) in enumerate(pairs)]
@@ -196,6 +197,7 @@ def test_nothing_is_extrapolated():
     assert math.isnan(at_share(points, 41)) and math.isnan(at_share([], 1))
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(st.sampled_from(list(TITLES)), st.floats(0, 100), min_size=1))
 def test_names_at_the_ends_do_not_overlap(heights):
     figure, axes = style.panels(figsize=(6, 4))

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_world import parameters, write_world
 
@@ -205,6 +205,7 @@ def test_a_static_model_comes_from_its_own_training_alone(html):
     ]  # fmt: skip
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
 def test_embedded_json_cannot_end_its_element(value):
     text = payload.embed(value)

@@ -85,7 +85,7 @@ def _headline_trade(view: View, axes: Axes, kind: Kind) -> None:
         if method in ("ours", "random"):
             whiskers(axes, view, measured, tasks, style.look(method)["color"])
             bands += [view.bootstrap.mean(p.run, tasks) for p in measured]
-    _thresholds(axes, lines["ours"], apart=0.05 * most)
+    _thresholds(axes, lines["ours"], apart=0.08 * most)
     ends = {m: _end(points, most) for m, points in lines.items() if points}
     seen = [y for _, y in ends.values()] + [p.quality for ps in lines.values() for p in ps if p.skipped <= most]
     seen += [y for band in bands for y in (band.low, band.high)] + ([] if math.isnan(level) else [level])
@@ -148,7 +148,7 @@ def _all_methods(view: View, axes: Axes, tasks: Sequence[str], *, interval: bool
     level = unskipped(axes, view, tasks, interval=interval)
     for method, points in sorted(lines.items(), key=lambda item: item[0] == "ours"):
         line(axes, points, method)
-    axes.set_xlim(0, 100)
+    axes.set_xlim(0, max([1.04 * points[-1].skipped for points in lines.values() if points], default=100))
     axes.margins(y=0.08)
     return not math.isnan(level) or any(lines.values())
 
