@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 PIP_ARGS ?=
+JOBS ?= 1
 VENV := .venv
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -25,9 +26,9 @@ $(STAMP): requirements.lock
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements.lock
 	@touch $@
 
-repro: $(STAMP) ## the whole pipeline, raw data to report
+repro: $(STAMP) ## the whole pipeline, raw data to report; JOBS=2 runs two stages at a time
 	@python -m dlskip.check
-	@dvc repro
+	@python -m dlskip.jobs --jobs $(JOBS)
 	@python -m dlskip.show
 
 smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (< 3 minutes)
