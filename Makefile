@@ -57,6 +57,6 @@ reference: $(STAMP) ## keep this run's report as reports/reference/<recipe>
 	  reports/tables reports/figures $$d && echo "kept in $$d"
 
 clean: ## remove resumable checkpoints and caches (results stay)
-	@rm -rf .resume .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .resume .jobs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .PHONY: help env repro smoke test recipe report readme reference clean

@@ -157,6 +157,7 @@ def test_points_say_their_numbers_and_stand_where_they_belong(browser, data):
     own = [p for p in data["points"]["smollm2"] if p["method"] == "static"]
     speeds = {p["setting"]: p["speed"][data["batch"]][1] for p in own}
     assert len(placed) == len(own)
+    assert placed
     for _, label in placed:
         setting = label.split("share ")[1].split(":")[0]
         assert f"decoding {speeds[setting]:.2f} times" in label and "% of layers skipped" in label

@@ -20,7 +20,7 @@ from report_world import parameters, write_world
 
 from dlskip.methods.names import TITLES
 from dlskip.report import collect, figures, figures_ablations, figures_layers, figures_speed, style, training_figures
-from dlskip.report.figures_common import at_share, name_ends
+from dlskip.report.figures_common import at_share, kinds, name_ends
 from dlskip.report.stats import Run
 from dlskip.report.view import Point, View
 
@@ -188,6 +188,18 @@ def test_the_front_is_what_nothing_beats(pairs):
         assert beaten != ((point.x, point.y) in {(b.x, b.y) for b in best})
     assert [b.x for b in best] == sorted(b.x for b in best)
     assert [b.y for b in best] == sorted((b.y for b in best), reverse=True)
+
+
+def test_a_speed_stands_only_beside_the_quality_of_a_like_share(view):
+    understanding, translation = kinds(view)
+    for kind, phase in ((understanding, "prefill"), (translation, "decode")):
+        points, left_out = figures_speed.measured(view, kind, phase, "16")
+        for point in points:
+            judged = point.run if point.run.method == "ours" else point.run._replace(batch="per_sample")
+            share = view.one(judged, "skip_ratio", kind.tasks)
+            assert abs(view.speed(point.run, f"skip_{phase}").mean() - share) <= figures_speed.APART
+        # the world's Skip-decode skips less in translations than while it is timed
+        assert ("skip_decode" in left_out) == (kind == translation)
 
 
 def test_nothing_is_extrapolated():

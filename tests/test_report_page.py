@@ -183,10 +183,12 @@ def test_the_scripts_numbers_are_the_results(world, html):
 def test_the_scripts_speeds_are_the_timed_ones(world, html):
     view = world[1][0]
     for p in embedded(html)["points"]["smollm2"]:
-        for batch, (prefill, decode) in p["speed"].items():
+        for batch, (prefill, decode, *shares) in p["speed"].items():
             run = Run(p["method"], p["setting"], batch)
             assert prefill == pytest.approx(view.speed(run, "speedup_prefill").mean(), abs=6e-4)
             assert decode == pytest.approx(view.speed(run, "speedup_decode").mean(), abs=6e-4)
+            timed = [view.speed(run, f"skip_{phase}").mean() for phase in ("prefill", "decode")]
+            assert shares == pytest.approx(timed, abs=0.006)
 
 
 def test_points_name_only_cells_that_the_page_shows(html, read):

@@ -97,7 +97,7 @@ def _mesh(axes: Axes, rates: pd.DataFrame, labels: Sequence[str], remarks: Seque
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("layer (the first and the last always run)")
+    axes.set_xlabel("layer")
     for y, remark in enumerate(remarks):
         axes.text(layers - 0.2, y + 0.5, remark, va="center", fontsize=9, color=style.INK)
     if bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,13 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from dlskip.methods.names import title as method_title
 from dlskip.report import style
 from dlskip.report.figures_common import Kind, facts, handles, kinds
 from dlskip.report.stats import Run
-from dlskip.report.view import FULL, VANILLA, View, batch_label
+from dlskip.report.view import FULL, View, batch_label
 
 PHASES = {"prefill": "Prefill", "decode": "Decoding"}
 ALIKE = ("1", "16")  # the batch sizes of ``pareto``
+APART = 8.0  # points of share, by which a timed run may differ from the one whose quality stands beside it
 _MARKS = [
     [0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2, 2.2, 2.4],
     [0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.2, 1.4, 1.7, 2, 2.5, 3, 4, 5, 6, 8, 10, 12],
@@ -83,22 +86,48 @@ def pareto(view: View) -> Figure:
         marks.append(plt.Line2D([], [], marker="o", linestyle="none", **_HOLLOW, label="Ours, per sample"))
     marks.append(plt.Line2D([], [], color=style.INK, linewidth=1, label="not beaten in both"))
     figure.legend(handles=marks, loc="outside upper left", ncols=5, fontsize=9, handlelength=1.6)
-    style.note(figure, facts(view, view.tasks, "timed on a batch of mixed tasks against full depth, in the same run"))
+    rule = f"not drawn: settings that skipped a share more than {APART:g} points from that on the tasks while timed"
+    style.note(
+        figure, facts(view, view.tasks, "timed on a batch of mixed tasks against full depth, in the same run", rule)
+    )
     return figure
 
 
-def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: str) -> None:
-    metric, points = view.quality(kind.tasks[0]), []
-    for method in view.compared:
-        own = method == "ours"
-        for run in timed(view, method, batch):
-            judged = VANILLA if method == "vanilla" else run._replace(batch=batch if own else view.batch_of(method))
-            points.append(Measured(run, _speed(view, run, f"speedup_{phase}"), view.one(judged, metric, kind.tasks)))
+def measured(view: View, kind: Kind, phase: str, batch: str) -> tuple[list[Measured], list[str]]:
+    """What ``pareto`` shows of a batch size, and the methods of which it leaves something out.
+
+    Speed is measured on other rows than quality is. A run that skipped much more, or less, while it was timed than on
+    the tasks has a speed that does not belong to its quality.
+    """
+    points, left_out = [], dict[str, None]()
+    runs = [run for method in view.compared for run in timed(view, method, batch)]
     if batch != "1" and "per_sample" in view.batches:
-        for run in timed(view, "ours", "per_sample"):
-            speed = _speed(view, run, f"speedup_{phase}")
-            points.append(Measured(run, speed, view.one(run, metric, kind.tasks)))
-    points = [p for p in points if not math.isnan(p.x + p.y)]
+        runs += timed(view, "ours", "per_sample")
+    for run in runs:
+        judged = run if run.method == "ours" else run._replace(batch=view.batch_of(run.method))
+        quality, factor = (
+            view.one(judged, view.quality(kind.tasks[0]), kind.tasks),
+            _speed(view, run, f"speedup_{phase}"),
+        )
+        if math.isnan(quality + factor):
+            continue
+        if comparable(_speed(view, run, f"skip_{phase}"), view.one(judged, "skip_ratio", kind.tasks)):
+            points.append(Measured(run, factor, quality))
+        else:
+            left_out[run.method] = None
+    return points, list(left_out)
+
+
+def comparable(timed_share: float, share: float) -> bool:
+    """Whether a run skipped about as much while it was timed as where its quality was measured (both in %)."""
+    return abs(timed_share - share) <= APART
+
+
+def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: str) -> None:
+    points, left_out = measured(view, kind, phase, batch)
+    if left_out:
+        names = textwrap.fill(f"not drawn (see below): {', '.join(map(method_title, left_out))}", 52)
+        axes.text(0.99, 0.98, names, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=style.MUTED)
     if not points:
         style.blank(axes)
         return
@@ -111,17 +140,26 @@ def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: str) -> None:
         axes.plot(point.x, point.y, **look)
     best = front(points)
     axes.step([p.x for p in best], [p.y for p in best], where="pre", color=style.INK, linewidth=1, zorder=1)
-    for point in best:
-        if point.run.setting != FULL:
-            sign = "t=" if point.run.method == "ours" else ""
-            axes.annotate(
-                f"{sign}{point.run.setting}", (point.x, point.y), (5, 5), textcoords="offset points", fontsize=8,
-                color=style.look(point.run.method)["color"], path_effects=style.HALO,
-            )  # fmt: skip
+    axes.margins(x=0.06, y=0.12)
     _factors(axes.xaxis)
     axes.axvline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
     axes.set(xlabel=f"{PHASES[phase].lower()}: time at full depth / time measured", ylabel=kind.metric)
-    axes.margins(x=0.06, y=0.1)
+    _name_settings(axes, best)
+
+
+def _name_settings(axes: Axes, points: Sequence[Measured]) -> None:
+    """Names settings beside their points, but none that would cover the name before it."""
+    last = (-math.inf, -math.inf)
+    for point in points:
+        x, y = axes.transAxes.inverted().transform(axes.transData.transform((point.x, point.y)))
+        if point.run.setting == FULL or (x - last[0] < 0.07 and abs(y - last[1]) < 0.05):
+            continue
+        last = (x, y)
+        sign = "t=" if point.run.method == "ours" else ""
+        axes.annotate(
+            f"{sign}{point.run.setting}", (point.x, point.y), (5, 5), textcoords="offset points", fontsize=8,
+            color=style.legible(style.look(point.run.method)["color"]), path_effects=style.HALO,
+        )  # fmt: skip
 
 
 def _factors(axis: Any) -> None:

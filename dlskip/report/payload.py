@@ -16,10 +16,10 @@ from dlskip.methods.names import title as method_title
 from dlskip.report import style
 from dlskip.report.budget import trained
 from dlskip.report.figures_common import kinds
+from dlskip.report.figures_speed import APART, PHASES
 from dlskip.report.stats import Run
 from dlskip.report.view import FULL, View, batch_label, short
 
-PHASES = ("prefill", "decode")
 DARK = "#1c2229"  # the ground of the page's chart where the reader prefers a dark one
 
 
@@ -44,6 +44,7 @@ def payload(views: Sequence[View]) -> dict[str, Any]:
         "batches": [{"id": b, "title": batch_label(b)} for b in first.batches],
         "per_sample_batch": str(first.found.params.evaluate.per_sample_batch),
         "batch": first.headline.ours.batch,
+        "apart": APART,
         "seeds": len(first.found.params.grid.seeds),
         "points": {view.backbone: list(_points(view)) for view in views},
     }  # fmt: skip
@@ -115,13 +116,15 @@ def _record(view: View, run: Run, tasks: Sequence[str]) -> list[float | None] | 
 
 
 def _speeds(view: View, run: Run) -> dict[str, list[float | None]]:
-    """By batch size: measured speed-up of prefill and of decoding."""
+    """By batch size: measured speed-up of prefill and of decoding, and the share in % that each skipped meanwhile."""
     batches = [run.batch] if run.method == "ours" else map(str, view.found.params.evaluate.speed.batches)
     found = {}
     for batch in batches:
-        factors = [_number(float(view.speed(run._replace(batch=batch), f"speedup_{p}").mean()), 3) for p in PHASES]
+        alike = run._replace(batch=batch)
+        factors = [_number(float(view.speed(alike, f"speedup_{p}").mean()), 3) for p in PHASES]
+        shares = [_number(float(view.speed(alike, f"skip_{p}").mean())) for p in PHASES]
         if any(factor is not None for factor in factors):
-            found[batch] = factors
+            found[batch] = [*factors, *shares]
     return found
 
 
