@@ -38,7 +38,7 @@ test: $(STAMP) ## lint, types and all tests
 	@ruff check .
 	@ruff format --check .
 	@mypy
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist loadgroup
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist loadfile
 
 recipe: $(STAMP) ## apply recipes/$(R).yaml onto params.yaml, e.g. make recipe R=glue
 	@python -m dlskip.recipe $(R) $(SET)

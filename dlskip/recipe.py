@@ -55,7 +55,7 @@ def render(name: str, overrides: dict[str, Any] | None = None, directory: Path =
         nested: Any = value
         for part in reversed(dotted.split(".")):
             nested = {part: nested}
-        _merge(params, nested)
+        _merge(params, nested, replace=False)
     config.validate(YAML(typ="safe", pure=True).load(_dump(yaml, params)), f"recipe {name}")
     return text if name == DEFAULT and not overrides else _dump(yaml, params)
 
@@ -69,11 +69,12 @@ def _dump(yaml: YAML, params: Any) -> str:
 _OPEN = {("backbones",), ("ablations", "variants")}  # mappings whose keys are the user's; a recipe replaces them whole
 
 
-def _merge(base: Any, changes: dict[str, Any], path: tuple[str, ...] = ()) -> None:
+def _merge(base: Any, changes: dict[str, Any], path: tuple[str, ...] = (), *, replace: bool = True) -> None:
     for key, value in changes.items():
         here = (*path, key)
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and here not in _OPEN:
-            _merge(base[key], value, here)
+        whole = replace and here in _OPEN
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and not whole:
+            _merge(base[key], value, here, replace=replace)
         else:
             base[key] = _flow(value) if isinstance(value, list) else value
 

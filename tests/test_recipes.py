@@ -82,6 +82,8 @@ def test_changes_on_the_command_line_win(monkeypatch):
     assert params.rl.cost_weight == 0.1
     assert params.grid.seeds == [0, 1]
     assert apply(monkeypatch, "embedded", "model.bottleneck=8").model.bottleneck == 8
+    variants = apply(monkeypatch, "embedded", "ablations.variants.no_mixer.start=skip_pretrain").ablations.variants
+    assert variants["no_mixer"].start == "skip_pretrain" and "no_pretrain" in variants, "one key, not the whole mapping"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]  # one group: one run of the pipeline
+pytestmark = pytest.mark.workflow
 REPORTS = [
     "results.csv",
     "layers.csv",
@@ -28,6 +28,9 @@ REPORTS = [
     "tables/nlu.md",
     "figures/speed.svg",
 ]
+
+
+ABLATIONS = ["no_mixer", "no_mixer_no_sampling"]
 
 
 @dataclass
@@ -230,7 +233,7 @@ def test_killed_stage_resumes_to_the_same_weights(scratch):
         ("baselines.static.block=middle", "baselines@static-", ["pretrain_static@tiny-llama-0"]),
         ("ablations.variants.no_mixer.start=skip_pretrain", "ablations@no_mixer-", ["figures"]),
         ("prepare.test=4", "none", ["prepare"]),
-        ("skip_pretrain.p=0.3", "skip_pretrain@", []),
+        ("skip_pretrain.p=0.3", "skip_pretrain@", [f"ablations@{name}-tiny-llama-0" for name in ABLATIONS]),
         ("evaluate.traces=2", "evaluate@", []),
         ("figures.dpi=90", "figures", []),
     ],
