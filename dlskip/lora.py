@@ -1,0 +1,69 @@
+"""LoRA linears that compute in the backbone's dtype: PEFT's modules and files, with a leaner forward and backward.
+
+PEFT keeps LoRA's weights in float32 and casts each input up to them, which on a CPU costs more than the backbone's own
+products do. Here the two small weights are cast down instead, once per call, and every product runs in the
+backbone's dtype; the weights, their gradients and the optimizer's state stay in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+class _Product(torch.autograd.Function):
+    """``y = x W^T + b + (x A^T) (s B)^T`` with W and b frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, s: float) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        low_a, low_b = a.to(x.dtype), (b * s).to(x.dtype)
+        inner = flat @ low_a.T
+        y = F.linear(flat, weight, bias).addmm_(inner, low_b.T)
+        ctx.save_for_backward(flat, inner, weight, low_a, low_b)
+        ctx.scale, ctx.dtypes = s, (a.dtype, b.dtype)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        flat, inner, weight, low_a, low_b = ctx.saved_tensors
+        g = grad.reshape(-1, grad.shape[-1])
+        through = g @ low_b
+        grad_a = (through.T @ flat).to(ctx.dtypes[0]) if ctx.needs_input_grad[3] else None
+        grad_b = (g.T @ inner).to(ctx.dtypes[1]).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (g @ weight).addmm_(through, low_a).view(*grad.shape[:-1], -1)
+        return grad_x, None, None, grad_a, grad_b, None
+
+
+class FastLinear(LoraLinear):  # type: ignore[misc]
+    """PEFT's LoRA linear; whatever is not plain LoRA on a frozen ``nn.Linear`` goes PEFT's own way."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Maps (..., in) to (..., out), in the dtype of ``x``."""
+        base = self.get_base_layer()
+        names = [n for n in self.active_adapters if n in self.lora_A]
+        plain = not (args or kwargs or self.disable_adapters or self.merged or self.lora_variant or len(names) != 1)
+        if not plain or type(base) is not nn.Linear or base.weight.requires_grad or x.dtype != base.weight.dtype:
+            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
+        (name,) = names
+        a, b = self.lora_A[name], self.lora_B[name]
+        if a.bias is not None or b.bias is not None or not isinstance(self.lora_dropout[name], nn.Identity):
+            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
+        product: Tensor = _Product.apply(x, base.weight, base.bias, a.weight, b.weight, self.scaling[name])
+        return product
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Gives every LoRA linear of the model the lean forward, in place: the same modules, names and weights."""
+    for module in model.modules():
+        if type(module) is LoraLinear:
+            module.__class__ = FastLinear
+    return model
