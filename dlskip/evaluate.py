@@ -26,7 +26,7 @@ from dlskip.records import Case, Outcome, Records
 from dlskip.skip import FullDepth, Policy, RandomSkip, Skipper, skipper_of
 
 ROOT = Path("evaluations")
-MIXED = "mixed"  # the "task" of the speed measurements
+TIMING = "timing"  # the "task" of the speed measurements
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Evaluator:
                     found = self._decode(loaded, task, encoded[task], chance.policy, chance.size)
                     self._keep(loaded, task, encoded[task], chance, found, full)
                     bar.update()
-        self._speed(loaded, settings, [[e.prompt for e in rows] for rows in encoded.values()])
+        self._speed(loaded, settings, {task: [e.prompt for e in rows] for task, rows in encoded.items()})
 
     def steps(self, settings: Sequence[Setting]) -> int:
         """Passes over a task that ``run`` makes, for the progress bar."""
@@ -138,7 +138,7 @@ class Evaluator:
         """
         self.records.row(task, case, outcome, "seconds_per_example", outcome.seconds / len(outcome.decoded))
         if case.setting != FULL and case.batch not in full:
-            return  # this method's weights are never run unskipped: its speed is measured on mixed prompts alone
+            return  # this method's weights are never run unskipped: its speed is measured by `_speed` alone
         timed, reference = outcome, full.get(case.batch, (outcome, 0.0))[0]
         if TASKS[task].kind == "mt" and loaded.skipper is not None:
             rows = encoded[: max(self.params.evaluate.timing_rows, case.size)]
@@ -150,22 +150,31 @@ class Evaluator:
         else:
             self.records.row(task, case, timed, "speedup", full[case.batch][1] / timed.seconds)
 
-    def _speed(self, loaded: Loaded, settings: Sequence[Setting], prompts: list[list[list[int]]]) -> None:
-        """Prefill and decoding of every setting against full depth, on prompts of all tasks (``dlskip/speed.py``)."""
-        config, task = self.params.evaluate.speed, self.tasks[-1]
+    def _speed(self, loaded: Loaded, settings: Sequence[Setting], prompts: dict[str, list[list[int]]]) -> None:
+        """Every setting against full depth: prefill of understanding prompts, decoding of translations.
+
+        A policy skips other shares on other tasks, so each phase is timed on the tasks that mostly consist of it.
+        """
+        config = self.params.evaluate.speed
+        answers, texts = ([t for t in self.tasks if TASKS[t].kind == kind] or self.tasks for kind in ("nlu", "mt"))
         sizes = {str(b): b for b in config.batches}
         if self.method.name == "ours":  # elsewhere every row of a batch skips alike, or batches are not compared
             sizes["per_sample"] = self._size("per_sample")
+        run = [s for s in settings if s.name != FULL]
         for batch, size in sizes.items():
-            run = [s for s in settings if s.name != FULL]
-            policies = [FullDepth(), *(self.method.policy(s, task, batch) for s in run)]
-            timings = speed.measure(
-                loaded.model, loaded.skipper, policies, speed.mixed(prompts, size), tokens=config.tokens,
-                repeats=config.repeats, pad=int(loaded.tokenizer.pad_token_id),
-            )  # fmt: skip
-            for name, policy, timing in zip([FULL, *(s.name for s in run)], policies, timings, strict=True):
-                case = Case(self.method.name, name, batch, size, policy)
-                self.records.timing(MIXED, case, timing, timings[0])
+
+            def timed(tasks: list[str], tokens: int, batch: str = batch, size: int = size) -> list[speed.Timing]:
+                policies = [FullDepth(), *(self.method.policy(s, tasks[-1], batch) for s in run)]
+                return speed.measure(
+                    loaded.model, loaded.skipper, policies, speed.mixed([prompts[t] for t in tasks], size),
+                    tokens=tokens, repeats=config.repeats, pad=int(loaded.tokenizer.pad_token_id),
+                )  # fmt: skip
+
+            both = zip(timed(answers, 0), timed(texts, config.tokens), strict=True)
+            timings = [prefill.followed_by(decode) for prefill, decode in both]
+            for name, timing in zip([FULL, *(s.name for s in run)], timings, strict=True):
+                case = Case(self.method.name, name, batch, size, FullDepth())
+                self.records.timing(TIMING, case, timing, timings[0])
 
 
 def _load(params: Params, backbone: str, setting: Setting) -> Loaded:

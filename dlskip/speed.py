@@ -1,4 +1,4 @@
-"""Measured speed of prefill and decoding: prompts of all tasks in one batch, a fixed number of tokens, one run.
+"""Measured speed of prefill and decoding: prompts of several tasks in one batch, a fixed number of tokens, one run.
 
 Every policy is timed in turn with full depth, and the turns are repeated, so that a machine that speeds up or slows
 down does so for all of them. Speed-ups are ratios of medians.
@@ -37,6 +37,10 @@ class Timing:
         """Median of a token step, in milliseconds."""
         return 1e3 * float(np.median(self.decode))
 
+    def followed_by(self, other: Timing) -> Timing:
+        """This one's prefill with the decoding of ``other``."""
+        return Timing(self.prefill, other.decode, self.skip_prefill, other.skip_decode)
+
 
 def mixed(prompts: Sequence[Sequence[list[int]]], size: int) -> list[list[int]]:
     """``size`` prompts, one of each task in turn."""
@@ -55,7 +59,7 @@ def measure(
         skipper: Its skipping, if any.
         policies: What is timed, in turn.
         prompts: Token ids, one batch.
-        tokens: Token steps after the prompts' own pass.
+        tokens: Token steps after the prompts' own pass; 0 times the prompts alone.
         repeats: Turns; one more comes first, to warm up.
         pad: Padding id.
     """
@@ -71,7 +75,7 @@ def measure(
                 )  # fmt: skip
             if turn:
                 timing.prefill.append(clock[0] - began)
-                timing.decode.append((clock[-1] - clock[0]) / tokens)
+                timing.decode += [(clock[-1] - clock[0]) / tokens] if tokens else []
             timing.skip_prefill, timing.skip_decode = _shares(decoded)
     return timings
 

@@ -171,7 +171,7 @@ def write_evaluation(root: Path, params: config.Params, method: str, backbone: s
 
 
 def _timed(params: config.Params, method: str) -> Iterator[dict[str, Any]]:
-    """Speed on the prompts of mixed tasks."""
+    """Speed measurements."""
     if method in params.grid.ablations:
         return
     timed = {s: share for m, s, _, share in _cases(params, method, TASKS["entailment"]) if m == method}
@@ -183,5 +183,5 @@ def _timed(params: config.Params, method: str) -> Iterator[dict[str, Any]]:
                 "speedup_prefill": factor, "speedup_decode": 0.95 * factor, "ms_prefill": 40 / factor,
                 "ms_decode": 10 / factor, "skip_prefill": share, "skip_decode": share,
             }  # fmt: skip
-            key = {"method": method, "setting": setting, "batch": batch, "task": "mixed"}
+            key = {"method": method, "setting": setting, "batch": batch, "task": "timing"}
             yield from (key | {"metric": m, "value": v, "skip_ratio": share, "n": 8} for m, v in values.items())

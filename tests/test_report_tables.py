@@ -85,7 +85,9 @@ def test_tables_equal_recomputation_from_results(world, all_tables):
     head = all_tables["headline"].frame().set_index("method")
     assert head.loc["Vanilla", "NLU macro F1"] == pytest.approx(mean, abs=1e-5)
     timed = all_tables["measured_speed"].frame().set_index(["method", "batch", "setting"])
-    want = results.query("method == 'shortgpt' and task == 'mixed' and metric == 'speedup_decode' and setting == '0.5'")
+    want = results.query(
+        "method == 'shortgpt' and task == 'timing' and metric == 'speedup_decode' and setting == '0.5'"
+    )
     got = timed.loc[("ShortGPT", "bs=8", "0.5")]
     assert got["decode speed-up"] == pytest.approx(want["value"].mean(), abs=1e-5)
     assert got["decode layers run %"] == pytest.approx(50, abs=1e-5)

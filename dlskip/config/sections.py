@@ -100,7 +100,7 @@ class Train(Section):
 
 
 class Speed(Section):
-    """How prefill and decoding are timed: prompts of all tasks in one batch, a fixed number of tokens."""
+    """How prefill (of understanding prompts) and decoding (of translations) are timed; a batch mixes the tasks."""
 
     batches: list[int] = Field(min_length=1, description="rows per batch")
     tokens: int = Field(8, ge=1, description="tokens decoded after the prompt's own")

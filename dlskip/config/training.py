@@ -118,6 +118,10 @@ class Baselines(Section):
     unified: NothingToSet
     early_exit: NothingToSet
 
+    def trains(self, method: str) -> bool:
+        """Whether a method trains: a model for each of ``evaluate.shares``."""
+        return hasattr(getattr(self, method, None), "train")
+
 
 class Variant(Section):
     """One ablation: where it starts, which stages are trained again, and with what changed."""

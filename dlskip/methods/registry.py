@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 
+from dlskip import artifact, provenance
 from dlskip.config import Params
+from dlskip.data.io import DATA, data_sha256
 from dlskip.errors import DlskipError
 from dlskip.methods import base
 from dlskip.methods.base import Method
@@ -43,5 +46,11 @@ def _module(name: str) -> str | None:
 
 
 def make(params: Params, name: str, backbone: str, seed: int) -> None:
-    """Trains or calibrates a baseline and writes its plan (stage ``baselines``)."""
+    """Trains or calibrates a baseline and writes its plan, and where it comes from (stage ``baselines``)."""
+    started, section = time.time(), getattr(params.baselines, name)
     base.make(baseline(name), params, backbone, seed)
+    if not params.baselines.trains(name):  # the models of one that trains say it themselves
+        provenance.write(
+            artifact.directory(name, backbone, seed), stage="baselines", config={name: section}, seed=seed,
+            data_sha256=data_sha256(DATA), device=artifact.device_of(params), started=started,
+        )  # fmt: skip

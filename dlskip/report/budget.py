@@ -23,8 +23,8 @@ def trained(params: Params, method: str, cell: str) -> list[str]:
     variant = params.ablations.variants.get(method) if method in params.grid.ablations else None
     start = variant.start if variant else _STARTS.get(method, "vanilla")
     found = [f"artifacts/{folder}/{cell}" for folder in CHAIN[: CHAIN.index(start) + 1 if start else 0]]
-    if method == "static":
-        found += [f"artifacts/static/{cell}/{share}" for share in params.evaluate.shares]
+    if params.baselines.trains(method):
+        found += [f"artifacts/{method}/{cell}/{share}" for share in params.evaluate.shares]
     elif variant:
         found += [f"artifacts/{method}/{cell}/{stage}" for stage in variant.stages]
     elif method in ("vanilla", "ours"):
@@ -43,7 +43,8 @@ def budget(views: Sequence[View]) -> Table:
             if method in ("vanilla", "random"):
                 continue
             own = [trained(params, method, f"{backbone}-{seed}")[1:] for seed in params.grid.seeds]
-            rows.append([backbone, title(method), *_cells(view, own, len(own[0]) if method == "static" else 1)])
+            models = len(own[0]) if params.baselines.trains(method) else 1
+            rows.append([backbone, title(method), *_cells(view, own, models)])
     return Table(
         "budget", "What each method's training cost",
         "Mean over seeds. The fine-tuning that vanilla is, is every method's start and counted in no other row. Stages "
@@ -70,7 +71,7 @@ def _cells(view: View, own: list[list[str]], models: int) -> list[Any]:
             totals.append([*sums[:2], sums[2] / 1000, sum(record["seconds"] for record in records) / 60])
             rates |= dict.fromkeys(float(run["lr"]) for run in runs)
     mean = np.mean(totals, axis=0) if totals else np.full(4, np.nan)
-    parts = dict.fromkeys(_part(directory) for directory in own[0])
+    parts = dict.fromkeys(_part(view.found.params, directory) for directory in own[0])
     rate = ", ".join(f"{rate:g}" for rate in rates) or np.nan
     cells = [float(x) for x in (*mean, *mean / models)]
     for counted in (0, 1, 4, 5):  # steps and rows
@@ -78,10 +79,10 @@ def _cells(view: View, own: list[list[str]], models: int) -> list[Any]:
     return [", ".join(parts), models, *cells, rate]
 
 
-def _part(directory: str) -> str:
+def _part(params: Params, directory: str) -> str:
     """The name of what is trained in a directory."""
     _, folder, _, *inner = directory.split("/")
-    if folder == "static":
+    if params.baselines.trains(folder):
         return "fine-tuning with layers dropped"
     return (inner[0] if inner else _NAMES.get(folder, folder)).replace("_", " ")
 

@@ -114,8 +114,8 @@ def _training_cells(params: Params, cell: str) -> list[tuple[str, Path, str]]:
         for stage, folder in STAGES.items()
         if wanted.get(stage, "ours" in grid.methods)
     ]
-    if "static" in grid.methods:
-        found += [("static", Path("artifacts", "static", cell, str(s)), str(s)) for s in params.evaluate.shares]
+    for name in (m for m in grid.baselines if m in grid.methods and params.baselines.trains(m)):
+        found += [(name, Path("artifacts", name, cell, str(s)), str(s)) for s in params.evaluate.shares]
     for name in grid.ablations:
         stages = params.ablations.variants[name].stages
         found += [(stage, Path("artifacts", name, cell, stage), name) for stage in stages]

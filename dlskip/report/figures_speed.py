@@ -87,9 +87,7 @@ def pareto(view: View) -> Figure:
     marks.append(plt.Line2D([], [], color=style.INK, linewidth=1, label="not beaten in both"))
     figure.legend(handles=marks, loc="outside upper left", ncols=5, fontsize=9, handlelength=1.6)
     rule = f"not drawn: settings that skipped a share more than {APART:g} points from that on the tasks while timed"
-    style.note(
-        figure, facts(view, view.tasks, "timed on a batch of mixed tasks against full depth, in the same run", rule)
-    )
+    style.note(figure, facts(view, view.tasks, "timed against full depth, in the same run", rule))
     return figure
 
 
@@ -189,8 +187,9 @@ def speed(view: View) -> Figure:
     figure.legend(handles=marks, loc="outside upper left", ncols=5, fontsize=9, handlelength=1.6)
     seeds = len(view.found.params.grid.seeds)
     style.note(
-        figure, f"{view.backbone}; {seeds} seed{'s' if seeds > 1 else ''}; a batch of mixed tasks, outputs of one "
-        "length; above 1: faster than the same weights at full depth, in the same run; both axes of what was timed",
+        figure, f"{view.backbone}; {seeds} seed{'s' if seeds > 1 else ''}; prefill of understanding prompts, decoding "
+        "of translations of one length; above 1: faster than the same weights at full depth, in the same run; both "
+        "axes of what was timed",
     )  # fmt: skip
     return figure
 

@@ -15,7 +15,7 @@ from dlskip.report.collect import Collected
 from dlskip.report.stats import Bootstrap, Run
 
 VANILLA = Run("vanilla", "full", "per_sample")
-FULL, TIMED = "full", "mixed"  # the setting in which nothing is skipped; the prompts that speed is measured on
+FULL, TIMED = "full", "timing"  # the setting in which nothing is skipped; the "task" of speed measurements
 _PERCENT = (
     "f1_macro", "accuracy", "f1", "mcc", "invalid_rate", "skip_ratio", "skip_prefill", "skip_decode",
 )  # fmt: skip
@@ -168,7 +168,7 @@ class View:
         return min(ran, key=lambda run: gaps[run], default=None)
 
     def speed(self, run: Run, metric: str) -> pd.Series:
-        """A measurement of the prompts of mixed tasks: ``speedup_*``, ``ms_*`` or ``skip_*`` of prefill and decode."""
+        """A measurement of speed: ``speedup_*``, ``ms_*`` or ``skip_*`` of prefill and decode."""
         return self.over(run, metric, [TIMED])
 
     def _headline(self) -> Headline:
