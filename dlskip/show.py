@@ -19,10 +19,9 @@ def main() -> None:
     table, page = REPORTS / "tables" / "headline.md", REPORTS / "index.html"
     if not table.is_file():
         sys.exit(f"error: {table}: no such file\n  mend: make repro")
-    text = table.read_text(encoding="utf-8")
     if options.readme:
-        fill_readme(Path("README.md"), text)
-    print(text)
+        fill_readme(Path("README.md"), table.with_name("summary.md").read_text(encoding="utf-8"))
+    print(table.read_text(encoding="utf-8"))
     print(f"Report: {page.resolve()}")
 
 

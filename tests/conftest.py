@@ -20,6 +20,11 @@ from dlskip.tiny import VOCAB, tiny
 Make = Callable[..., tuple[Any, Skipper]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The pipeline's tests take longest: they start first, beside all the others."""
+    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+
+
 def _randomise(parameters: Sequence[nn.Parameter], scale: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

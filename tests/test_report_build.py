@@ -18,7 +18,7 @@ from dlskip.report.view import View
 FIGURES = ["headline", "quality_vs_skip", "layer_heatmap", "token_depth", "training", "figure3", "figure4", "speed"]
 TABLES = [
     "headline", "nlu", "mt", "matched", "auc", "variance", "backbones", "per_backbone", "measured_speed", "speed",
-    "settings", "glue_metrics", "ablations", "claims", "budget", "cost",
+    "settings", "glue_metrics", "ablations", "claims", "budget", "cost", "summary",
 ]  # fmt: skip
 
 
@@ -151,6 +151,16 @@ def test_answers_of_a_headline_batch_are_kept_whatever_it_is(tmp_path):
     view = View(collect.collect(params, tmp_path), "smollm2")
     assert view.headline.ours.batch == "8"
     assert view.bootstrap.mean(view.headline.ours, view.nlu).value > 0
+
+
+def test_the_summary_is_the_headline_without_the_weaker_baselines(built):
+    _, reports = built
+    whole, short = (pd.read_csv(reports / f"tables/{name}.csv") for name in ("headline", "summary"))
+    assert 5 <= len(short) < len(whole) and "backbone" not in short
+    assert len(short.merge(whole, on=["method", "NLU macro F1", "BLEU"])) == len(short)
+    rivals = whole[whole["method"].str.contains("at ours'")]
+    best = rivals.loc[pd.to_numeric(rivals["NLU macro F1"], errors="coerce").idxmax(), "method"]
+    assert best in set(short["method"])
 
 
 def test_the_headline_goes_between_the_readmes_markers(tmp_path):

@@ -29,7 +29,7 @@ def build(params: Params, root: Path) -> None:
     collect.write(found, reports)
     said = claims.find(views)
     made = tables.build(views, said)
-    for table in made:
+    for table in (*made, tables.summary(views, made[0])):
         table.write(reports / "tables")
     for name, frame in tables.plot_data(views[0]).items():
         frame.to_csv(reports / "tables" / f"{name}.csv", index=False)

@@ -71,6 +71,27 @@ def headline(views: Sequence[View]) -> Table:
     )  # fmt: skip
 
 
+def summary(views: Sequence[View], whole: Table) -> Table:
+    """What a first screen has room for of the headline: no intervals, and of the baselines the best of each kind."""
+    kept = ["method", "NLU macro F1", "NLU skipped %", "NLU speed-up", "BLEU", "MT skipped %", "MT speed-up"]
+    kept = [*(["backbone"] if len(views) > 1 else []), *kept]
+    rows: list[list[Any]] = []
+    for view in views:
+        best = {title(rivals(view, tasks)[0].method) for tasks in (view.nlu, view.mt) if tasks and view.baselines}
+        for row in whole.rows:
+            cells = dict(zip(whole.columns, row, strict=True))
+            name, _, where = cells["method"].partition(", at ours'")
+            if cells["backbone"] == view.backbone and (not where or name in best):
+                rows.append([cells[column] for column in kept])
+    where = "of each kind of task the strongest baseline, where it skips as much" if views[0].baselines else "no baseline"
+    return Table(
+        "summary", "The fine-tuned model, ours, chance at the same measured rate, and the strongest baseline",
+        f"Macro F1 in % and BLEU, averaged over tasks; measured speed-up; {where}. Intervals, settings and all methods: "
+        "[headline.md](reports/tables/headline.md)." + notes.missing(views),
+        kept, rows,
+    )  # fmt: skip
+
+
 def _at_our_share(view: View, tasks: Sequence[str], rival: Rival | None) -> list[Any]:
     """Quality, difference to vanilla, share and speed-up of a baseline where it skips as much as ours does."""
     if rival is None or not rival.ran:
