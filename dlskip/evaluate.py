@@ -73,7 +73,8 @@ class Evaluator:
                     found = self._decode(loaded, task, encoded[task], chance.policy, chance.size)
                     self._keep(loaded, task, encoded[task], chance, found, full)
                     bar.update()
-        self._speed(loaded, settings, {task: [e.prompt for e in rows] for task, rows in encoded.items()})
+        if self.method.timed:
+            self._speed(loaded, settings, {task: [e.prompt for e in rows] for task, rows in encoded.items()})
 
     def steps(self, settings: Sequence[Setting]) -> int:
         """Passes over a task that ``run`` makes, for the progress bar."""

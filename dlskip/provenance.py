@@ -54,7 +54,7 @@ def write(
         **({"training": training} if training else {}),
         "data_sha256": data_sha256,
         "seed": seed,
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({_cpu()})",
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "seconds": round(time.time() - started, 1),
         "peak_memory_mb": _peak_mb(device),
@@ -64,6 +64,11 @@ def write(
     }
     (directory / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
     return record
+
+
+def device_name(device: str) -> str:
+    """What ``cpu`` or ``cuda`` is here: the accelerator's name, or the processor's."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu ({_cpu()})"
 
 
 def _version(package: str) -> str | None:
