@@ -83,11 +83,11 @@ def summary(views: Sequence[View], whole: Table) -> Table:
             name, _, where = cells["method"].partition(", at ours'")
             if cells["backbone"] == view.backbone and (not where or name in best):
                 rows.append([cells[column] for column in kept])
-    where = "of each kind of task the strongest baseline, where it skips as much" if views[0].baselines else "no baseline"
+    rival = "the strongest baseline of each kind of task, where it skips as much" if views[0].baselines else "alone"
     return Table(
         "summary", "The fine-tuned model, ours, chance at the same measured rate, and the strongest baseline",
-        f"Macro F1 in % and BLEU, averaged over tasks; measured speed-up; {where}. Intervals, settings and all methods: "
-        "[headline.md](reports/tables/headline.md)." + notes.missing(views),
+        f"Macro F1 in % and BLEU, averaged over tasks; measured speed-up; {rival}. "
+        "Intervals, settings and all methods: [headline.md](reports/tables/headline.md)." + notes.missing(views),
         kept, rows,
     )  # fmt: skip
 
