@@ -155,7 +155,7 @@ def test_answers_of_a_headline_batch_are_kept_whatever_it_is(tmp_path):
 
 def test_the_summary_is_the_headline_without_the_weaker_baselines(built):
     _, reports = built
-    whole, short = (pd.read_csv(reports / f"tables/{name}.csv") for name in ("headline", "summary"))
+    whole, short = (pd.read_csv(reports / f"tables/{name}.csv", dtype=str) for name in ("headline", "summary"))
     assert 5 <= len(short) < len(whole) and "backbone" not in short
     assert len(short.merge(whole, on=["method", "NLU macro F1", "BLEU"])) == len(short)
     rivals = whole[whole["method"].str.contains("at ours'")]
