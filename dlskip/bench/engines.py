@@ -1,0 +1,119 @@
+"""What is timed: the plain backbone, the wrapped model with more or less skipped, and what they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlskip.export import cut
+from dlskip.skip import FullDepth, Policy, Threshold, skipper_of
+
+POOL = 61  # masks drawn beforehand: a prime, so that they fall on other tokens in every turn
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to run ``generate()``.
+
+    Args:
+        name: In tables.
+        model: A Transformers model.
+        context: Entered around every call: the policy.
+        options: Further keywords of ``generate()``.
+        skips: Whether layers of ``model`` may be skipped, so that its counter says how many were.
+        single: Whether it can only run one prompt at a time.
+    """
+
+    name: str
+    model: Any
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    options: dict[str, Any] = field(default_factory=dict)
+    skips: bool = False
+    single: bool = False
+
+
+class Exactly(Policy):
+    """Skips the same number of free layers for every token, others for each: random masks of one share.
+
+    Args:
+        share: Of all L layers, to the nearest whole number of layers; at most the L - 2 free ones.
+        batch: ``per_sample`` draws for each row, ``majority`` once for the batch.
+        seed: Seed of the masks.
+    """
+
+    def __init__(self, share: float, batch: str = "per_sample", *, seed: int = 0) -> None:
+        self.share, self.batch = share, batch
+        self.generator = torch.Generator().manual_seed(seed)
+        self._pool: list[Tensor] = []
+        self._next = 0
+
+    def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
+        super().begin(n, layers, tokens, device)
+        if not self._pool or self._pool[0].shape != (n, layers):
+            self._pool = [self._draw(n, layers).to(device) for _ in range(POOL)]
+        self._now = self._pool[self._next % POOL]
+        self._next += 1
+
+    def _draw(self, n: int, layers: int) -> Tensor:
+        """Masks (n, L) bool, True = run."""
+        free = layers - 2
+        skipped = min(free, round(self.share * layers))
+        rows = n if self.batch == "per_sample" else 1
+        rank = torch.rand(rows, free, generator=self.generator).argsort(dim=1).argsort(dim=1)
+        runs = torch.ones(n, layers, dtype=torch.bool)
+        runs[:, 1:-1] = (rank >= skipped).expand(n, free)
+        return runs
+
+    def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
+        return self._now[:, layer]
+
+
+def wrapped(model: Any, name: str, policy: Policy) -> Engine:
+    """The skipping model under a policy."""
+    skipper = skipper_of(model)
+    return Engine(name, model, lambda: skipper.using(policy), skips=True)
+
+
+def engines(
+    plain: Any,
+    model: Any,
+    shares: Sequence[float],
+    thresholds: Sequence[float],
+    batch: int,
+    *,
+    exit_at: int | None = None,
+) -> list[Engine]:
+    """All that is compared at a batch size; the plain backbone first, the wrapped model at full depth second.
+
+    Args:
+        plain: The backbone without skipping.
+        model: The same backbone with skipping attached.
+        shares: Of layers, that random masks and cut models skip.
+        thresholds: Of the learned policy.
+        batch: Rows.
+        exit_at: Layers of Transformers' own early-exit drafter; None leaves it out.
+    """
+    layers = skipper_of(model).num_layers
+    found = [Engine("plain", plain), wrapped(model, "full", FullDepth())]
+    for share in shares:
+        found.append(wrapped(model, f"random {share:g}", Exactly(share)))
+        if batch > 1:
+            found.append(wrapped(model, f"random {share:g}, alike", Exactly(share, "majority")))
+        kept = evenly(layers, min(layers - 2, round(share * layers)))
+        found.append(Engine(f"cut {share:g}", cut(plain, kept)))
+    found += [wrapped(model, f"learned {t:g}", Threshold(t)) for t in thresholds]
+    found.append(Engine("cut to 2", cut(plain, [0, layers - 1])))
+    if exit_at is not None and batch == 1:
+        found.append(Engine(f"exit at {exit_at}", plain, options={"assistant_early_exit": exit_at}, single=True))
+    return found
+
+
+def evenly(layers: int, skipped: int) -> list[int]:
+    """The layers that remain when ``skipped`` of the free ones are left out, evenly spread."""
+    gone = {1 + (i * (layers - 2)) // skipped for i in range(skipped)} if skipped else set()
+    return [i for i in range(layers) if i not in gone]

@@ -1,0 +1,114 @@
+"""Paired timing of ``generate()``: every engine in turn, turn after turn, in one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from dlskip.batches import left_pad
+from dlskip.bench.engines import Engine
+from dlskip.skip import skipper_of
+
+
+@dataclass
+class Sample:
+    """One engine's seconds, an entry per turn, and the share of layer applications that it skipped."""
+
+    prefill: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+    skipped: dict[str, float] = field(default_factory=dict)
+    peak_mb: float | None = None
+
+    def ms(self, phase: str) -> float:
+        """Median in milliseconds: of the prompts' pass with its first token, or of one further token."""
+        return 1e3 * float(np.median(getattr(self, phase)))
+
+    def spread(self, phase: str) -> tuple[float, float]:
+        """Quartiles in milliseconds."""
+        low, high = np.quantile(getattr(self, phase), [0.25, 0.75])
+        return 1e3 * float(low), 1e3 * float(high)
+
+
+def measure(
+    engines: Sequence[Engine], prompts: Sequence[list[int]], *, pad: int, tokens: int, repeats: int
+) -> dict[str, Sample]:
+    """Times prefill (one new token) and decoding (the time that ``tokens`` more take, per token).
+
+    Args:
+        engines: What is timed, in turn.
+        prompts: Token ids, one batch; padded on the left.
+        pad: Padding id.
+        tokens: New tokens after the first, whatever they are: every engine does the same number of steps.
+        repeats: Turns; one more comes first, to warm up.
+    """
+    found = {engine.name: Sample() for engine in engines}
+    for turn in tqdm(range(repeats + 1), desc=f"batch {len(prompts)}", leave=False):
+        for engine in engines:
+            device = next(engine.model.parameters()).device
+            inputs = {k: v.to(device) for k, v in left_pad(prompts, pad).items()}
+            sample = found[engine.name]
+            reset_peak()
+            first, before = _seconds(engine, inputs, 1, pad)
+            whole, after = _seconds(engine, inputs, 1 + tokens, pad)
+            if turn:
+                sample.prefill.append(first)
+                sample.decode.append((whole - first) / tokens)
+                sample.peak_mb = max(sample.peak_mb or 0.0, peak_mb() or 0.0) or None
+            if engine.skips:
+                sample.skipped = {"prefill": _share(before), "decode": _share(after - before)}
+    return found
+
+
+def _seconds(engine: Engine, inputs: dict[str, Any], new: int, pad: int) -> tuple[float, np.ndarray]:
+    """Seconds of one ``generate()``, and how many tokens each layer ran."""
+    if engine.skips:
+        skipper_of(engine.model).reset_counter()
+    with engine.context(), torch.inference_mode():
+        synchronise()
+        began = time.perf_counter()
+        engine.model.generate(
+            **inputs, max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=pad, **engine.options
+        )
+        synchronise()
+        took = time.perf_counter() - began
+    return took, np.array(skipper_of(engine.model).counter.ran if engine.skips else [1.0], dtype=float)
+
+
+def _share(ran: np.ndarray) -> float:
+    """Share of layer applications skipped; layer 0 runs for every token."""
+    return float(1 - ran.sum() / (len(ran) * ran[0])) if ran[0] else 0.0
+
+
+def synchronise() -> None:
+    """Waits for an accelerator, so that its work is inside the time measured."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def reset_peak() -> None:
+    """Starts a new peak of memory."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: VmHWM starts again
+    except OSError:
+        return
+
+
+def peak_mb() -> float | None:
+    """Peak memory since ``reset_peak``, in MiB: of the accelerator, else resident; None where nothing tells it."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)

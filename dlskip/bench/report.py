@@ -1,0 +1,171 @@
+"""What a bench leaves: JSON with every turn's time, a table, a picture, and plain words on where skipping loses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from dlskip.bench.measure import Sample
+from dlskip.report import style
+
+PHASES = {"prefill": "Prefill", "decode": "Decoding"}
+_LOOKS = {
+    "random": ("Random masks, each row its own", style.RANDOM, "X"),
+    "alike": ("Random masks, alike in a batch", "#e9a06a", "P"),
+    "learned": ("Learned policy", style.OURS, "o"),
+    "cut": ("Statically cut backbone", "#75a23a", "s"),
+    "exit": ("Early-exit assisted generation", "#662b28", "<"),
+}
+
+
+def rows(samples: Mapping[str, Sample], batch: int, layers: int) -> list[dict[str, Any]]:
+    """One batch size as tidy rows, one per engine and phase.
+
+    ``speedup`` is against the wrapped model at full depth; ``ideal`` what the engine's skipped share could give if
+    nothing but layers were saved and nothing added, from the plain backbone's own costs: it takes ``rest + L c`` whole
+    and ``rest + 2 c`` cut to two layers, hence c; ``efficiency`` is speed-up over ideal. ``against_plain`` compares
+    with the plain backbone, ``against_cut`` with the cut model of the same depth.
+    """
+    found = []
+    for phase in PHASES:
+        plain, full, small = (samples[name].ms(phase) for name in ("plain", "full", "cut to 2"))
+        layer = (plain - small) / (layers - 2)
+        for name, sample in samples.items():
+            ms = sample.ms(phase)
+            low, high = sample.spread(phase)
+            kind, share = _kind(name), _share(name, sample, phase, layers)
+            row: dict[str, Any] = {
+                "batch": batch, "phase": phase, "engine": name, "kind": kind, "skipped": share, "ms": ms,
+                "ms_low": low, "ms_high": high, "speedup": full / ms, "against_plain": plain / ms,
+                "peak_mb": sample.peak_mb,
+            }  # fmt: skip
+            if share is not None:
+                row["ideal"] = plain / (plain - share * layers * layer)
+                if kind not in ("plain", "cut"):
+                    row["efficiency"] = row["speedup"] / row["ideal"]
+                twin = samples.get(f"cut {name.split()[1].rstrip(',')}") if kind in ("random", "alike") else None
+                if twin:
+                    row["against_cut"] = twin.ms(phase) / ms
+            found.append(row)
+    return found
+
+
+def _kind(name: str) -> str:
+    return "alike" if name.endswith("alike") else name.split()[0]
+
+
+def _share(name: str, sample: Sample, phase: str, layers: int) -> float | None:
+    """Share of layers skipped: counted, or what was cut out; None where it has no meaning."""
+    if sample.skipped:
+        return sample.skipped[phase]
+    if name == "cut to 2":
+        return 1 - 2 / layers
+    return (
+        round(float(name.split()[1]) * layers) / layers if name.startswith("cut") else 0.0 if name == "plain" else None
+    )
+
+
+def overheads(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Time of the wrapped model at full depth over the plain backbone's, less 1, by batch and phase."""
+    full = table[table["engine"] == "full"]
+    return {
+        str(batch): {phase: float(1 / g["against_plain"].iloc[0] - 1) for phase, g in part.groupby("phase")}
+        for batch, part in full.groupby("batch")
+    }
+
+
+def words(table: pd.DataFrame) -> list[str]:
+    """What the measurement says, losses included."""
+    said = []
+    for (batch, phase), part in table.groupby(["batch", "phase"], sort=False):
+        over = float(1 / part.loc[part["engine"] == "full", "against_plain"].iloc[0] - 1)
+        masks = part[part["kind"].isin(["random", "alike", "learned"]) & (part["skipped"] > 0)]
+        lost = masks[masks["speedup"] < 1]
+        text = f"{PHASES[phase]}, batch {batch}: wrapping alone costs {100 * over:+.1f} %"
+        if len(masks):
+            best = masks.loc[masks["speedup"].idxmax()]
+            text += f"; best speed-up {best['speedup']:.2f} ({best['engine']}, {100 * best['skipped']:.0f} % skipped)"
+        gain = masks[(masks["kind"] == "random") & (masks["speedup"] >= 1)]["skipped"]
+        if len(lost):
+            text += f"; SLOWER than full depth: {', '.join(lost['engine'])}"
+        elif len(gain):
+            text += f"; skipping pays from {100 * gain.min():.0f} % on"
+        said.append(text.replace("-", "−", 1) if over < 0 else text)
+    return said
+
+
+def write(
+    table: pd.DataFrame, samples: Mapping[int, Mapping[str, Sample]], about: Mapping[str, Any], out: Path
+) -> None:
+    """Writes ``bench.json``, ``bench.csv``, ``bench.md``, ``bench.png`` and ``bench.svg`` into ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    turns = {
+        str(batch): {name: {"prefill": s.prefill, "decode": s.decode} for name, s in by_name.items()}
+        for batch, by_name in samples.items()
+    }
+    clean = table.astype(object).where(table.notna(), None)
+    document = {"about": dict(about), "overhead": overheads(table), "words": words(table),
+                "rows": clean.to_dict("records"), "seconds": turns}  # fmt: skip
+    (out / "bench.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    table.to_csv(out / "bench.csv", index=False, float_format="%.5g")
+    (out / "bench.md").write_text(markdown(table, about), encoding="utf-8")
+    with style.style(160):
+        figure = draw(table)
+        for suffix in ("png", "svg"):
+            figure.savefig(out / f"bench.{suffix}", metadata={"Date": None} if suffix == "svg" else None)
+        plt.close(figure)
+
+
+def markdown(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
+    """The table for people, with what it was measured on."""
+    shown = table.assign(
+        ms=[f"{r.ms:.1f} [{r.ms_low:.1f}, {r.ms_high:.1f}]" for r in table.itertuples()],
+        skipped=(100 * table["skipped"]).round(1),
+    )
+    kept = ["batch", "phase", "engine", "skipped", "ms", "speedup", "ideal", "efficiency", "against_plain",
+            "against_cut", "peak_mb"]  # fmt: skip
+    names = {"skipped": "skipped %", "ms": "ms, median [quartiles]", "against_plain": "against plain",
+             "against_cut": "against cut", "peak_mb": "peak MiB"}  # fmt: skip
+    frame = shown.reindex(columns=kept).rename(columns=names)
+    body = frame.astype(object).where(frame.notna(), None).to_markdown(index=False, floatfmt=".2f", missingval="–")
+    note = "; ".join(f"{key}: {value}" for key, value in about.items())
+    return "\n".join(
+        [f"**Speed under `generate()`** ({note})", "", *(f"- {line}" for line in words(table)), "", body, ""]
+    )
+
+
+def draw(table: pd.DataFrame) -> Any:
+    """Speed-up against skipped share, by phase and batch size, with what that share could give at best."""
+    batches: Sequence[int] = list(dict.fromkeys(table["batch"]))
+    figure, grid = style.panels(len(PHASES), len(batches), figsize=(4.4 * len(batches), 7.4), squeeze=False)
+    for line, phase in zip(grid, PHASES, strict=True):
+        for axes, batch in zip(line, batches, strict=True):
+            axes.set_title(f"{PHASES[phase]}, batch {batch}")
+            _panel(axes, table[(table["batch"] == batch) & (table["phase"] == phase)])
+    handles = [
+        plt.Line2D([], [], color=colour, marker=mark, linestyle="none", label=label)
+        for kind, (label, colour, mark) in _LOOKS.items() if kind in set(table["kind"])
+    ]  # fmt: skip
+    handles.append(plt.Line2D([], [], color=style.INK, label="possible: only the layers' time is saved"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=9)
+    return figure
+
+
+def _panel(axes: Axes, part: pd.DataFrame) -> None:
+    line = part.dropna(subset=["ideal"]).sort_values("skipped")
+    axes.plot(100 * line["skipped"], line["ideal"], color=style.INK, linewidth=1.2)
+    axes.axhline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)))
+    for kind, (_, colour, mark) in _LOOKS.items():
+        of = part[(part["kind"] == kind) & (part["engine"] != "cut to 2")]
+        across = 100 * of["skipped"].astype(float).fillna(0.0)
+        error = np.abs(np.array([of["ms"] / of["ms_high"], of["ms"] / of["ms_low"]]) - 1) * of["speedup"].to_numpy()
+        axes.errorbar(across, of["speedup"], yerr=error, color=colour, marker=mark, linestyle="none", elinewidth=0.8)
+    axes.set(xlabel="layer applications skipped, %", ylabel="time at full depth / time measured")
+    axes.set_ylim(bottom=0)

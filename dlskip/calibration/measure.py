@@ -1,0 +1,117 @@
+"""Running a skipping model over held-out prompts at full depth and at each threshold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from dlskip.calibration.choose import Measurements
+from dlskip.decode import Decoded, decode
+from dlskip.errors import DlskipError
+from dlskip.skip import FullDepth, Policy, Threshold, skipper_of
+
+Score = Callable[[str, str], float]
+
+
+def agreement(tokens: Sequence[int], reference: Sequence[int]) -> float:
+    """Share of positions at which two outputs have the same token; positions that only one has differ."""
+    longest = max(len(tokens), len(reference))
+    return sum(a == b for a, b in zip(tokens, reference, strict=False)) / longest if longest else 1.0
+
+
+def exact_match(output: str, reference: str) -> float:
+    """1 if the output is the reference, but for case and outer space; else 0."""
+    return float(output.strip().casefold() == reference.strip().casefold())
+
+
+def answers(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    policy: Policy,
+    *,
+    max_new_tokens: int = 64,
+    closed: Sequence[Sequence[int]] | None = None,
+    batch: int = 8,
+) -> list[Decoded]:
+    """Decodes every prompt greedily under a policy (arguments: see ``measure``)."""
+    encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    skipper, decoded = skipper_of(model), list[Decoded]()
+    with skipper.using(policy):
+        for start in range(0, len(encoded), batch):
+            decoded += decode(
+                model, skipper, encoded[start : start + batch], eos=int(tokenizer.eos_token_id),
+                pad=int(tokenizer.pad_token_id), max_new_tokens=max_new_tokens, answers=closed,
+            )  # fmt: skip
+    return decoded
+
+
+def measure(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    thresholds: Sequence[float],
+    *,
+    references: Sequence[str] | None = None,
+    score: Score = exact_match,
+    max_new_tokens: int = 64,
+    closed: Sequence[Sequence[int]] | None = None,
+    batch: int = 8,
+) -> Measurements:
+    """Decodes every prompt greedily at full depth and at each threshold, every row deciding for itself.
+
+    Without references an example's loss is ``1 - agreement`` with the model's own output at full depth (consistency,
+    as CALM calls it); with them it is ``max(0, score at full depth - score at the threshold)``.
+
+    Args:
+        model: A causal LM with skipping attached.
+        tokenizer: Its tokenizer, with EOS and padding tokens.
+        prompts: n held-out prompts that neither training nor the choice of ``thresholds`` has seen.
+        thresholds: In [0, 1], in any order. 1 skips nothing.
+        references: The right output of each prompt.
+        score: Quality of (output, reference), in [0, 1]; ``exact_match`` gives binary losses.
+        max_new_tokens: Longest output.
+        closed: Token ids of the possible answers of a closed task: decoding stops once one is decided.
+        batch: Rows per batch; does not change the results.
+
+    Raises:
+        DlskipError: Fewer than two prompts, references of another number, or a score outside [0, 1].
+    """
+    if references is not None and len(references) != len(prompts):
+        raise DlskipError(f"{len(references)} references of {len(prompts)} prompts", where="calibration")
+    grid = np.array(sorted(set(thresholds), reverse=True), dtype=np.float64)
+
+    def quality(decoded: Sequence[Decoded], full: Sequence[Decoded]) -> list[float]:
+        if references is None:
+            return [agreement(d.tokens, f.tokens) for d, f in zip(decoded, full, strict=True)]
+        texts = [str(tokenizer.decode(d.tokens, skip_special_tokens=True)) for d in decoded]
+        scores = [score(text, reference) for text, reference in zip(texts, references, strict=True)]
+        if not all(0 <= s <= 1 for s in scores):
+            raise DlskipError(f"a score of {max(scores, key=abs)} is not in [0, 1]", where="score", mend="rescale it")
+        return scores
+
+    full, *skipping = (
+        answers(model, tokenizer, prompts, policy, max_new_tokens=max_new_tokens, closed=closed, batch=batch)
+        for policy in tqdm([FullDepth(), *map(Threshold, grid)], desc="calibrate", mininterval=2.0)
+    )
+    best = np.array(quality(full, full))
+    return Measurements(
+        thresholds=grid,
+        losses=np.array([np.maximum(best - quality(decoded, full), 0) for decoded in skipping]),
+        layers_run=np.array([[layers_run(d) for d in decoded] for decoded in skipping]),
+        binary=references is not None and score is exact_match,
+        quality="agreement" if references is None else getattr(score, "__name__", type(score).__name__),
+        data_sha256=hashlib.sha256(json.dumps([list(prompts), references and list(references)]).encode()).hexdigest(),
+    )
+
+
+def layers_run(decoded: Decoded) -> float:
+    """The share of an example's layer applications that ran, prompt and output tokens together."""
+    skipped_prompt, prompt, skipped_output, output = decoded.layer_tokens()
+    return 1 - (skipped_prompt + skipped_output) / (prompt + output)

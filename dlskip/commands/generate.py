@@ -1,0 +1,63 @@
+"""Continues a prompt, token by token as it comes, and says how many layers ran."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+
+def add(parser: ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("--prompt", help="the text to continue (default: standard input)")
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--sample", action="store_true", help="draw tokens instead of taking the likeliest")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0, help="of --sample")
+    parser.add_argument("--full-depth", action="store_true", help="skip nothing")
+    parser.add_argument("--lossless", action="store_true", help="skipping drafts, full depth verifies: its very tokens")
+    parser.add_argument("--layers", action="store_true", help="print the layers of every token afterwards")
+
+
+def run(options: Namespace) -> None:
+    """Runs it."""
+    from contextlib import nullcontext
+
+    import torch
+    from transformers import TextStreamer
+
+    import dlskip
+    from dlskip.commands import fail
+    from dlskip.commands.loading import load
+    from dlskip.speculative import speculate
+
+    prompt = sys.stdin.read().rstrip("\n") if options.prompt is None else options.prompt
+    if not prompt:
+        raise fail("nothing to continue", "--prompt")
+    if options.lossless and options.full_depth:
+        raise fail("nothing would be skipped, so nothing drafted", "--lossless --full-depth", "leave one of them out")
+    model, tokenizer = load(options)
+    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
+    torch.manual_seed(options.seed)
+    if options.lossless:
+        done = speculate(
+            model, **inputs, max_new_tokens=options.max_new_tokens, do_sample=options.sample,
+            temperature=options.temperature, top_p=options.top_p, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        print(tokenizer.decode(done.sequences[0], skip_special_tokens=True))
+        said = f"{done.acceptance_rate[0]:.0%} of the drafts accepted, {done.skipped_share[0]:.0%} skipped in drafting"
+        print(said, file=sys.stderr)
+        return
+    how = {"temperature": options.temperature, "top_p": options.top_p} if options.sample else {}
+    with dlskip.full_depth(model) if options.full_depth else nullcontext(), dlskip.trace(model) as report:
+        ids = model.generate(
+            **inputs, max_new_tokens=options.max_new_tokens, do_sample=options.sample,
+            pad_token_id=tokenizer.pad_token_id, streamer=TextStreamer(tokenizer, skip_special_tokens=True), **how,
+        )  # fmt: skip
+    print(report, file=sys.stderr)
+    if options.layers:
+        table = report.table(tokenizer, ids)
+        ran = table.drop(columns=["row", "position", "token", "text", "layers_run"])
+        for line, runs in zip(table.itertuples(), ran.to_numpy(), strict=True):
+            print(f"{line.layers_run:4d}  {''.join('█' if r else '·' for r in runs)}  {line.text!r}")

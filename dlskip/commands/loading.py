@@ -1,0 +1,73 @@
+"""What every command loads: the model, its tokenizer, and rows to run it on."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from dlskip.data.io import check_row, read_jsonl
+from dlskip.errors import DlskipError
+from dlskip.pretrained import from_pretrained
+
+
+class Row(BaseModel):
+    """One line of a data file: a prompt and, where one is known, what should follow it; other keys are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    prompt: str = Field(min_length=1)
+    target: str | None = None
+
+
+def load(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The skipping model and its backbone's tokenizer, padding on the left.
+
+    Raises:
+        DlskipError: As ``from_pretrained``.
+    """
+    model: Any = from_pretrained(
+        options.model, threshold=options.threshold, batch_policy=options.batch_policy, kv_fill=options.kv_fill,
+        backbone=options.backbone, revision=options.revision, dtype=options.dtype, device=options.device,
+        trust_remote_code=options.trust_remote_code,
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(
+        model.name_or_path, revision=model.dlskip_release.config.base_revision, padding_side="left",
+        trust_remote_code=options.trust_remote_code,
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer  # type: ignore[return-value]
+
+
+def read_rows(path: Path, limit: int | None = None) -> list[Row]:
+    """Rows of a JSON-lines file with ``prompt`` and, optionally, ``target`` (as in ``data/prepared/``).
+
+    Raises:
+        DlskipError: The file is missing, empty, or a row is broken (file, line, field, reason).
+    """
+    rows: list[Row] = []
+    for number, row in read_jsonl(path):
+        checked = check_row(Row, row, f"{path}:{number}")
+        assert isinstance(checked, Row)
+        rows.append(checked)
+        if len(rows) == limit:
+            break
+    if not rows:
+        raise DlskipError("no rows", where=str(path))
+    return rows
+
+
+def targets(rows: list[Row], path: Path) -> list[str]:
+    """What should follow each prompt.
+
+    Raises:
+        DlskipError: A row has none.
+    """
+    found = [row.target for row in rows]
+    if None in found:
+        raise DlskipError(f"row {found.index(None) + 1} has no `target`", where=str(path), mend="add it to every row")
+    return [target for target in found if target is not None]
