@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from dlskip.backbone import find_layers
@@ -28,7 +29,8 @@ def cut(model: Any, keep: Sequence[int]) -> Any:
         )
     shared = {id(p): p for p in (*model.parameters(), *model.buffers())}
     small = copy.deepcopy(model, shared)  # the memo hands out the tensors themselves
-    owner, name, copies = find_layers(small)
+    stack, name, copies = find_layers(small)
+    owner: Any = stack
     kept = nn.ModuleList(copies[i] for i in keep)
     for place, layer in enumerate(kept):
         for module in layer.modules():
@@ -44,6 +46,6 @@ def cut(model: Any, keep: Sequence[int]) -> Any:
 
 def usage(decoded: Sequence[Decoded]) -> list[float]:
     """The share of tokens, of prompts and outputs together, that ran each layer: L numbers."""
-    ran = sum(d.prompt_tokens * d.runs[0].double() + sum(r.double() for r in d.runs[1:]) for d in decoded)
+    ran = torch.stack([d.prompt_tokens * d.runs[0].double() + sum(r.double() for r in d.runs[1:]) for d in decoded])
     tokens = sum(d.prompt_tokens + len(d.runs) - 1 for d in decoded)
-    return [float(x) / tokens for x in ran]
+    return (ran.sum(dim=0) / tokens).tolist()  # type: ignore[no-any-return]

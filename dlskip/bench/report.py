@@ -75,22 +75,23 @@ def _share(name: str, sample: Sample, phase: str, layers: int) -> float | None:
 def overheads(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Time of the wrapped model at full depth over the plain backbone's, less 1, by batch and phase."""
     full = table[table["engine"] == "full"]
-    return {
-        str(batch): {phase: float(1 / g["against_plain"].iloc[0] - 1) for phase, g in part.groupby("phase")}
-        for batch, part in full.groupby("batch")
-    }
+    found: dict[str, dict[str, float]] = {}
+    for row in full.to_dict("records"):
+        found.setdefault(str(row["batch"]), {})[str(row["phase"])] = float(1 / row["against_plain"] - 1)
+    return found
 
 
 def words(table: pd.DataFrame) -> list[str]:
     """What the measurement says, losses included."""
     said = []
-    for (batch, phase), part in table.groupby(["batch", "phase"], sort=False):
+    for batch, phase in dict.fromkeys(zip(table["batch"].tolist(), table["phase"].tolist(), strict=True)):
+        part = table[(table["batch"] == batch) & (table["phase"] == phase)]
         over = float(1 / part.loc[part["engine"] == "full", "against_plain"].iloc[0] - 1)
         masks = part[part["kind"].isin(["random", "alike", "learned"]) & (part["skipped"] > 0)]
         lost = masks[masks["speedup"] < 1]
         text = f"{PHASES[phase]}, batch {batch}: wrapping alone costs {100 * over:+.1f} %"
         if len(masks):
-            best = masks.loc[masks["speedup"].idxmax()]
+            best = masks.sort_values("speedup").iloc[-1]
             text += f"; best speed-up {best['speedup']:.2f} ({best['engine']}, {100 * best['skipped']:.0f} % skipped)"
         gain = masks[(masks["kind"] == "random") & (masks["speedup"] >= 1)]["skipped"]
         if len(lost):

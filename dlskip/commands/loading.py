@@ -35,7 +35,9 @@ def load(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
         trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(
-        model.name_or_path, revision=model.dlskip_release.config.base_revision, padding_side="left",
+        model.name_or_path,
+        revision=model.dlskip_release.config.base_revision,
+        padding_side="left",
         trust_remote_code=options.trust_remote_code,
     )
     if tokenizer.pad_token_id is None:
