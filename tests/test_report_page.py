@@ -119,8 +119,9 @@ def test_tables_have_captions_and_scopes(read):
 
 
 def test_every_table_is_shown_once(world, html):
-    for path in (world[0] / "tables").glob("*.md"):
-        assert html.count(f"reports/tables/{path.stem}.csv") == 1
+    tables = {path.stem for path in (world[0] / "tables").glob("*.md")} - {"summary"}  # README's part of the headline
+    for name in tables:
+        assert html.count(f"reports/tables/{name}.csv") == 1
 
 
 def test_controls_have_names(read):

@@ -230,7 +230,7 @@ def test_killed_stage_resumes_to_the_same_weights(scratch):
         ("grid.seeds=[0, 1]", "-1", ["figures"]),
         ("grid.backbones=[tiny-llama, tiny-gpt2]", "tiny-gpt2", ["figures", "prepare"]),
         ("grid.methods=[vanilla, ours]", "none", ["figures"]),
-        ("baselines.static.block=middle", "baselines@static-", ["pretrain_static@tiny-llama-0"]),
+        ("baselines.static.block=middle", "baselines@static-", ["figures", "pretrain_static@tiny-llama-0"]),
         ("ablations.variants.no_mixer.start=skip_pretrain", "ablations@no_mixer-", ["figures"]),
         ("prepare.test=4", "none", ["prepare"]),
         ("skip_pretrain.p=0.3", "skip_pretrain@", [f"ablations@{name}-tiny-llama-0" for name in ABLATIONS]),
