@@ -160,8 +160,9 @@ def test_a_drafter_of_full_depth_has_every_draft_accepted(family: str, skipping:
 
 def test_a_row_ends_with_its_eos_wherever_it_is_drafted(skipping: Any) -> None:
     """Every draft is accepted here, those after EOS too if there were any."""
-    model, _ = skipping()
+    model, _ = skipping("falcon")
     endless = new_tokens(speculated(model, PROMPTS[:1], FullDepth()), PROMPTS[:1])[0]
+    assert len(set(endless)) > 5
     for stop in set(endless):
         out = speculated(model, PROMPTS[:1], FullDepth(), eos_token_id=[stop, 383])
         assert new_tokens(out, PROMPTS[:1])[0] == endless[: endless.index(stop) + 1]
