@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from published import Made, publish
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+import dlskip
 from dlskip import tuning
 from dlskip.backbone import find_layers, find_stack, output_logits
 from dlskip.batches import Batch, Encoded, collate
@@ -54,6 +57,19 @@ def skipping() -> Make:
         return model.eval(), skipper
 
     return make
+
+
+@pytest.fixture
+def made(tmp_path: Path, skipping: Make) -> Made:
+    """A pipeline artifact of a tiny model."""
+    return publish(tmp_path, skipping)
+
+
+@pytest.fixture
+def saved(made: Made, tmp_path: Path) -> Path:
+    """The folder that it is published as."""
+    dlskip.release(made.artifact, tmp_path / "saved")
+    return tmp_path / "saved"
 
 
 @pytest.fixture(scope="session")

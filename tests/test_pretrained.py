@@ -27,17 +27,6 @@ from dlskip.tiny import FAMILIES, tiny
 SAVED = {"README.md", "dlskip_config.json", "skip.safetensors", "adapter_config.json", "adapter_model.safetensors"}
 
 
-@pytest.fixture
-def made(tmp_path: Path, skipping: Any) -> Made:
-    return publish(tmp_path, skipping)
-
-
-@pytest.fixture
-def saved(made: Made, tmp_path: Path) -> Path:
-    dlskip.release(made.artifact, tmp_path / "saved")
-    return tmp_path / "saved"
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
 def test_an_artifact_becomes_the_model_that_was_trained(family: str, lora: bool, tmp_path: Path, skipping: Any) -> None:

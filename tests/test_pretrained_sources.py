@@ -21,17 +21,6 @@ from dlskip.skip import skipper_of
 from dlskip.tiny import tiny
 
 
-@pytest.fixture
-def made(tmp_path: Path, skipping: Any) -> Made:
-    return publish(tmp_path, skipping)
-
-
-@pytest.fixture
-def saved(made: Made, tmp_path: Path) -> Path:
-    dlskip.release(made.artifact, tmp_path / "saved")
-    return tmp_path / "saved"
-
-
 def test_the_base_model_is_found_where_the_artifact_says(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ def test_the_three_lines_run(tmp_path: Path, skipping: Any, capsys: pytest.Captu
     (shown,) = (block for block in blocks("python") if "from_pretrained" in block)
     assert PLACE in shown
     exec(shown.replace(PLACE, str(publish(tmp_path, skipping).artifact)), {})
-    assert capsys.readouterr().out.startswith("Translate to German: the cat sleeps")
+    assert capsys.readouterr().out.startswith("The aunt will repair the white house.\nGerman:")
 
 
 def test_the_command_lines_name_commands_and_options_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:

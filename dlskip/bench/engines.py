@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from dlskip.export import cut
 from dlskip.skip import FullDepth, Policy, Threshold, skipper_of
 
+Kind = Literal["plain", "full", "random", "alike", "cut", "learned", "exit"]
+PLAIN, FULL, SMALLEST = "plain", "full", "cut to 2"  # the engines that all others are compared with
 POOL = 61  # masks drawn beforehand: a prime, so that they fall on other tokens in every turn
 
 
@@ -22,19 +24,27 @@ class Engine:
 
     Args:
         name: In tables.
+        kind: ``plain``, ``cut`` and ``exit`` run the bare backbone; ``full``, ``random``, ``alike`` and ``learned`` the
+            wrapped model, whose counter says what was skipped.
         model: A Transformers model.
+        share: Of layers, that it was asked to skip: engines of one share are compared.
+        cut_out: Share of the layers that ``model`` has lost; None where a share has no meaning.
         context: Entered around every call: the policy.
         options: Further keywords of ``generate()``.
-        skips: Whether layers of ``model`` may be skipped, so that its counter says how many were.
-        single: Whether it can only run one prompt at a time.
     """
 
     name: str
+    kind: Kind
     model: Any
+    share: float | None = None
+    cut_out: float | None = None
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     options: dict[str, Any] = field(default_factory=dict)
-    skips: bool = False
-    single: bool = False
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether layers of ``model`` may be skipped."""
+        return self.kind in ("full", "random", "alike", "learned")
 
 
 class Exactly(Policy):
@@ -73,12 +83,6 @@ class Exactly(Policy):
         return self._now[:, layer]
 
 
-def wrapped(model: Any, name: str, policy: Policy) -> Engine:
-    """The skipping model under a policy."""
-    skipper = skipper_of(model)
-    return Engine(name, model, lambda: skipper.using(policy), skips=True)
-
-
 def engines(
     plain: Any,
     model: Any,
@@ -98,18 +102,25 @@ def engines(
         batch: Rows.
         exit_at: Layers of Transformers' own early-exit drafter; None leaves it out.
     """
-    layers = skipper_of(model).num_layers
-    found = [Engine("plain", plain), wrapped(model, "full", FullDepth())]
+    skipper = skipper_of(model)
+    layers = skipper.num_layers
+
+    def under(policy: Policy, name: str, kind: Kind, share: float | None = None) -> Engine:
+        return Engine(name, kind, model, share, context=lambda: skipper.using(policy))
+
+    def without(skipped: int, name: str, share: float | None = None) -> Engine:
+        return Engine(name, "cut", cut(plain, evenly(layers, skipped)), share, skipped / layers)
+
+    found = [Engine(PLAIN, "plain", plain, cut_out=0.0), under(FullDepth(), FULL, "full")]
     for share in shares:
-        found.append(wrapped(model, f"random {share:g}", Exactly(share)))
+        found.append(under(Exactly(share), f"random {share:g}", "random", share))
         if batch > 1:
-            found.append(wrapped(model, f"random {share:g}, alike", Exactly(share, "majority")))
-        kept = evenly(layers, min(layers - 2, round(share * layers)))
-        found.append(Engine(f"cut {share:g}", cut(plain, kept)))
-    found += [wrapped(model, f"learned {t:g}", Threshold(t)) for t in thresholds]
-    found.append(Engine("cut to 2", cut(plain, [0, layers - 1])))
-    if exit_at is not None and batch == 1:
-        found.append(Engine(f"exit at {exit_at}", plain, options={"assistant_early_exit": exit_at}, single=True))
+            found.append(under(Exactly(share, "majority"), f"random {share:g}, alike", "alike", share))
+        found.append(without(min(layers - 2, round(share * layers)), f"cut {share:g}", share))
+    found += [under(Threshold(t), f"learned {t:g}", "learned") for t in thresholds]
+    found.append(without(layers - 2, SMALLEST))
+    if exit_at is not None and batch == 1:  # it can only run one prompt at a time
+        found.append(Engine(f"exit at {exit_at}", "exit", plain, options={"assistant_early_exit": exit_at}))
     return found
 
 

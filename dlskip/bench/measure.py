@@ -13,14 +13,16 @@ import torch
 from tqdm.auto import tqdm
 
 from dlskip.batches import left_pad
-from dlskip.bench.engines import Engine
+from dlskip.bench.engines import Engine, Kind
 from dlskip.skip import skipper_of
 
 
 @dataclass
 class Sample:
-    """One engine's seconds, an entry per turn, and the share of layer applications that it skipped."""
+    """One engine's seconds, an entry per turn, and the share of layer applications that it left out in each."""
 
+    kind: Kind
+    share: float | None = None
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
     skipped: dict[str, float] = field(default_factory=dict)
@@ -48,7 +50,7 @@ def measure(
         tokens: New tokens after the first, whatever they are: every engine does the same number of steps.
         repeats: Turns; one more comes first, to warm up.
     """
-    found = {engine.name: Sample() for engine in engines}
+    found = {engine.name: Sample(engine.kind, engine.share) for engine in engines}
     for turn in tqdm(range(repeats + 1), desc=f"batch {len(prompts)}", leave=False):
         for engine in engines:
             device = next(engine.model.parameters()).device
@@ -61,14 +63,16 @@ def measure(
                 sample.prefill.append(first)
                 sample.decode.append((whole - first) / tokens)
                 sample.peak_mb = max(sample.peak_mb or 0.0, peak_mb() or 0.0) or None
-            if engine.skips:
+            if engine.cut_out is not None:
+                sample.skipped = dict.fromkeys(("prefill", "decode"), engine.cut_out)
+            elif engine.wrapped:
                 sample.skipped = {"prefill": _share(before), "decode": _share(after - before)}
     return found
 
 
 def _seconds(engine: Engine, inputs: dict[str, Any], new: int, pad: int) -> tuple[float, np.ndarray]:
     """Seconds of one ``generate()``, and how many tokens each layer ran."""
-    if engine.skips:
+    if engine.wrapped:
         skipper_of(engine.model).reset_counter()
     with engine.context(), torch.inference_mode():
         synchronise()
@@ -78,7 +82,7 @@ def _seconds(engine: Engine, inputs: dict[str, Any], new: int, pad: int) -> tupl
         )
         synchronise()
         took = time.perf_counter() - began
-    return took, np.array(skipper_of(engine.model).counter.ran if engine.skips else [1.0], dtype=float)
+    return took, np.array(skipper_of(engine.model).counter.ran if engine.wrapped else [1.0], dtype=float)
 
 
 def _share(ran: np.ndarray) -> float:

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from dlskip.bench.engines import FULL, PLAIN, SMALLEST
 from dlskip.bench.measure import Sample
 from dlskip.report import style
 
@@ -28,53 +29,37 @@ _LOOKS = {
 def rows(samples: Mapping[str, Sample], batch: int, layers: int) -> list[dict[str, Any]]:
     """One batch size as tidy rows, one per engine and phase.
 
-    ``speedup`` is against the wrapped model at full depth; ``ideal`` what the engine's skipped share could give if
-    nothing but layers were saved and nothing added, from the plain backbone's own costs: it takes ``rest + L c`` whole
-    and ``rest + 2 c`` cut to two layers, hence c; ``efficiency`` is speed-up over ideal. ``against_plain`` compares
-    with the plain backbone, ``against_cut`` with the cut model of the same depth.
+    ``speedup`` is against the same model at full depth: the wrapped one, or the plain backbone for what runs that.
+    ``ideal`` is what the skipped share could give if nothing but layers were saved and nothing added, from the plain
+    backbone's own costs: it takes ``rest + L c`` whole and ``rest + 2 c`` cut to two layers, hence c; ``efficiency`` is
+    speed-up over ideal. ``against_plain`` compares with the plain backbone, ``against_cut`` with the cut model of the
+    same depth.
     """
     found = []
+    cuts = {sample.share: sample for sample in samples.values() if sample.kind == "cut"}
     for phase in PHASES:
-        plain, full, small = (samples[name].ms(phase) for name in ("plain", "full", "cut to 2"))
+        plain, full, small = (samples[name].ms(phase) for name in (PLAIN, FULL, SMALLEST))
         layer = (plain - small) / (layers - 2)
         for name, sample in samples.items():
-            ms = sample.ms(phase)
+            ms, bare = sample.ms(phase), sample.kind in ("plain", "cut", "exit")
             low, high = sample.spread(phase)
-            kind, share = _kind(name), _share(name, sample, phase, layers)
             row: dict[str, Any] = {
-                "batch": batch, "phase": phase, "engine": name, "kind": kind, "skipped": share, "ms": ms,
-                "ms_low": low, "ms_high": high, "speedup": full / ms, "against_plain": plain / ms,
-                "peak_mb": sample.peak_mb,
+                "batch": batch, "phase": phase, "engine": name, "kind": sample.kind,
+                "skipped": sample.skipped.get(phase), "ms": ms, "ms_low": low, "ms_high": high,
+                "speedup": (plain if bare else full) / ms, "against_plain": plain / ms, "peak_mb": sample.peak_mb,
             }  # fmt: skip
-            if share is not None:
-                row["ideal"] = plain / (plain - share * layers * layer)
-                if kind not in ("plain", "cut"):
-                    row["efficiency"] = row["speedup"] / row["ideal"]
-                twin = samples.get(f"cut {name.split()[1].rstrip(',')}") if kind in ("random", "alike") else None
-                if twin:
-                    row["against_cut"] = twin.ms(phase) / ms
+            if row["skipped"] is not None:
+                row["ideal"] = plain / (plain - row["skipped"] * layers * layer)
+                row["efficiency"] = row["speedup"] / row["ideal"]
+            if sample.kind in ("random", "alike"):
+                row["against_cut"] = cuts[sample.share].ms(phase) / ms
             found.append(row)
     return found
 
 
-def _kind(name: str) -> str:
-    return "alike" if name.endswith("alike") else name.split()[0]
-
-
-def _share(name: str, sample: Sample, phase: str, layers: int) -> float | None:
-    """Share of layers skipped: counted, or what was cut out; None where it has no meaning."""
-    if sample.skipped:
-        return sample.skipped[phase]
-    if name == "cut to 2":
-        return 1 - 2 / layers
-    return (
-        round(float(name.split()[1]) * layers) / layers if name.startswith("cut") else 0.0 if name == "plain" else None
-    )
-
-
 def overheads(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Time of the wrapped model at full depth over the plain backbone's, less 1, by batch and phase."""
-    full = table[table["engine"] == "full"]
+    full = table[table["engine"] == FULL]
     found: dict[str, dict[str, float]] = {}
     for row in full.to_dict("records"):
         found.setdefault(str(row["batch"]), {})[str(row["phase"])] = float(1 / row["against_plain"] - 1)
@@ -86,7 +71,7 @@ def words(table: pd.DataFrame) -> list[str]:
     said = []
     for batch, phase in dict.fromkeys(zip(table["batch"].tolist(), table["phase"].tolist(), strict=True)):
         part = table[(table["batch"] == batch) & (table["phase"] == phase)]
-        over = float(1 / part.loc[part["engine"] == "full", "against_plain"].iloc[0] - 1)
+        over = float(1 / part.loc[part["engine"] == FULL, "against_plain"].iloc[0] - 1)
         masks = part[part["kind"].isin(["random", "alike", "learned"]) & (part["skipped"] > 0)]
         lost = masks[masks["speedup"] < 1]
         text = f"{PHASES[phase]}, batch {batch}: wrapping alone costs {100 * over:+.1f} %"
@@ -164,7 +149,7 @@ def _panel(axes: Axes, part: pd.DataFrame) -> None:
     axes.plot(100 * line["skipped"], line["ideal"], color=style.INK, linewidth=1.2)
     axes.axhline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)))
     for kind, (_, colour, mark) in _LOOKS.items():
-        of = part[(part["kind"] == kind) & (part["engine"] != "cut to 2")]
+        of = part[(part["kind"] == kind) & (part["engine"] != SMALLEST)]
         across = 100 * of["skipped"].astype(float).fillna(0.0)
         error = np.abs(np.array([of["ms"] / of["ms_high"], of["ms"] / of["ms_low"]]) - 1) * of["speedup"].to_numpy()
         axes.errorbar(across, of["speedup"], yerr=error, color=colour, marker=mark, linestyle="none", elinewidth=0.8)

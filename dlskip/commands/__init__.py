@@ -45,7 +45,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("model", help="folder or hub id of a skipping model, or a pipeline artifact")
     group.add_argument("--backbone", help="folder or hub id of the base model (default: what the checkpoint names)")
-    group.add_argument("--threshold", type=float, help="skip where a controller is surer than this (default: stored)")
+    group.add_argument("--threshold", type=share, help="skip where a controller is surer than this (default: stored)")
     group.add_argument("--batch-policy", choices=["per_sample", "majority", "any", "all"])
     group.add_argument("--kv-fill", choices=["copy", "project"])
     group.add_argument("--revision", help="branch, tag or commit on the hub")
@@ -54,6 +54,19 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--trust-remote-code", action="store_true", help="let code of the base model's repository run")
 
 
-def fail(message: str, where: str, mend: str | None = None) -> DlskipError:
-    """An error about a command's argument."""
-    return DlskipError(message, where=where, mend=mend)
+def count(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """An argument that lies in [0, 1]."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text!r}")
+    return value

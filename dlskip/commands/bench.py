@@ -7,6 +7,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from dlskip.commands import count, share
+
 PROMPT = "The quick brown fox jumps over the lazy dog, and then it looks around and sees that nobody has watched it."
 
 
@@ -14,11 +16,11 @@ def add(parser: ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--out", type=Path, default=Path("reports/bench"), help="directory (default: %(default)s)")
     parser.add_argument("--data", type=Path, help="JSON lines with `prompt` (default: one English sentence)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 16])
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.3, 0.5, 0.7], help="of layers, to skip")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5], help="of the learned policy")
-    parser.add_argument("--tokens", type=int, default=32, help="new tokens after the first")
-    parser.add_argument("--repeats", type=int, default=7, help="turns of every engine; one more warms up")
+    parser.add_argument("--batches", type=count, nargs="+", default=[1, 8, 16])
+    parser.add_argument("--shares", type=share, nargs="+", default=[0.3, 0.5, 0.7], help="of layers, to skip")
+    parser.add_argument("--thresholds", type=share, nargs="+", default=[0.5], help="of the learned policy")
+    parser.add_argument("--tokens", type=count, default=32, help="new tokens after the first")
+    parser.add_argument("--repeats", type=count, default=7, help="turns of every engine; one more warms up")
     parser.add_argument("--exit-at", type=int, help="layers of the early-exit drafter (default: a third; 0: none)")
 
 
@@ -28,19 +30,17 @@ def run(options: Namespace) -> None:
 
     from dlskip.bench.report import words
     from dlskip.bench.run import bench
-    from dlskip.commands import fail
     from dlskip.commands.loading import load, read_rows
     from dlskip.skip import skipper_of
 
-    for name in ("batches", "tokens", "repeats"):
-        values = getattr(options, name)
-        if min(values if isinstance(values, list) else [values]) < 1:
-            raise fail("must be 1 or more", f"--{name}")
-    if not all(0 <= share < 1 for share in options.shares):
-        raise fail("a share lies in [0, 1)", "--shares")
     model, tokenizer = load(options)
+    # Its weights are not tuned, which is all the same to the time that its layers take.
     plain = AutoModelForCausalLM.from_pretrained(
-        model.name_or_path, dtype=model.dtype, use_safetensors=True, trust_remote_code=options.trust_remote_code
+        model.name_or_path,
+        revision=model.dlskip_release.config.base_revision,
+        dtype=model.dtype,
+        use_safetensors=True,
+        trust_remote_code=options.trust_remote_code,
     )
     plain.to(model.device).eval().requires_grad_(False)
     texts = [row.prompt for row in read_rows(options.data, max(options.batches))] if options.data else [PROMPT]

@@ -7,6 +7,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from dlskip.commands import count, share
+
 GRID = [round(1 - i / 20, 2) for i in range(20)]  # 1 skips nothing: the most conservative
 
 
@@ -18,10 +20,10 @@ def add(parser: ArgumentParser) -> None:
     goal.add_argument("--max-drop", type=float, help="bound on the mean quality lost against full depth, e.g. 0.01")
     parser.add_argument("--delta", type=float, default=0.05, help="how often the bound may fail (default: %(default)s)")
     parser.add_argument("--agreement", action="store_true", help="judge by agreement with full depth, not by targets")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=GRID, help="the grid (1, 0.95 ... 0.05)")
-    parser.add_argument("--rows", type=int, help="only the first rows")
-    parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=8, help="rows at a time; does not change the results")
+    parser.add_argument("--thresholds", type=share, nargs="+", default=GRID, help="the grid (1, 0.95 ... 0.05)")
+    parser.add_argument("--rows", type=count, help="only the first rows")
+    parser.add_argument("--max-new-tokens", type=count, default=64)
+    parser.add_argument("--batch", type=count, default=8, help="rows at a time; does not change the results")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="where to write the checkpoint with its threshold")
 
 

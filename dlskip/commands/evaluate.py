@@ -6,14 +6,16 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from dlskip.commands import count, share
+
 
 def add(parser: ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--data", type=Path, required=True, help="JSON lines with `prompt` and `target`")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.8, 0.7, 0.5, 0.4, 0.3])
-    parser.add_argument("--rows", type=int, help="only the first rows")
-    parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=8, help="rows at a time, each deciding for itself")
+    parser.add_argument("--thresholds", type=share, nargs="+", default=[0.8, 0.7, 0.5, 0.4, 0.3])
+    parser.add_argument("--rows", type=count, help="only the first rows")
+    parser.add_argument("--max-new-tokens", type=count, default=64)
+    parser.add_argument("--batch", type=count, default=8, help="rows at a time, each deciding for itself")
 
 
 def run(options: Namespace) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from dlskip.commands import count, share
+
 
 def add(parser: ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--data", type=Path, required=True, help="JSON lines with `prompt`: what it will be used on")
-    parser.add_argument("--used", type=float, default=0.05, help="a layer stays if this share of tokens runs it")
-    parser.add_argument("--rows", type=int, default=64, help="only the first rows (default: %(default)s)")
-    parser.add_argument("--max-new-tokens", type=int, default=32)
+    parser.add_argument("--used", type=share, default=0.05, help="a layer stays if this share of tokens runs it")
+    parser.add_argument("--rows", type=count, default=64, help="only the first rows (default: %(default)s)")
+    parser.add_argument("--max-new-tokens", type=count, default=32)
 
 
 def run(options: Namespace) -> None:
@@ -22,15 +24,12 @@ def run(options: Namespace) -> None:
     import numpy as np
 
     from dlskip.calibration import agreement
-    from dlskip.commands import fail
     from dlskip.commands.loading import load, read_rows
     from dlskip.decode import decode
     from dlskip.export import cut, usage
     from dlskip.pretrained import plain
     from dlskip.skip import skipper_of
 
-    if not 0 <= options.used <= 1:
-        raise fail("a share lies in [0, 1]", "--used")
     prompts = [row.prompt for row in read_rows(options.data, options.rows)]
     model, tokenizer = load(options)
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
+from dlskip.commands import count, share
+from dlskip.errors import DlskipError
+
 
 def add(parser: ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--prompt", help="the text to continue (default: standard input)")
-    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--max-new-tokens", type=count, default=64)
     parser.add_argument("--sample", action="store_true", help="draw tokens instead of taking the likeliest")
     parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--top-p", type=share, default=1.0)
     parser.add_argument("--seed", type=int, default=0, help="of --sample")
     parser.add_argument("--full-depth", action="store_true", help="skip nothing")
     parser.add_argument("--lossless", action="store_true", help="skipping drafts, full depth verifies: its very tokens")
@@ -27,15 +30,16 @@ def run(options: Namespace) -> None:
     from transformers import TextStreamer
 
     import dlskip
-    from dlskip.commands import fail
     from dlskip.commands.loading import load
     from dlskip.speculative import speculate
 
     prompt = sys.stdin.read().rstrip("\n") if options.prompt is None else options.prompt
     if not prompt:
-        raise fail("nothing to continue", "--prompt")
+        raise DlskipError("nothing to continue", where="--prompt")
     if options.lossless and options.full_depth:
-        raise fail("nothing would be skipped, so nothing drafted", "--lossless --full-depth", "leave one of them out")
+        raise DlskipError("nothing would be drafted", where="--lossless --full-depth", mend="leave one of them out")
+    if options.temperature <= 0:
+        raise DlskipError("must be above 0", where="--temperature", mend="leave --sample out: the likeliest tokens")
     model, tokenizer = load(options)
     inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
     torch.manual_seed(options.seed)
