@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 PIP_ARGS ?=
-JOBS ?= 1
+JOBS ?=
 VENV := .venv
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -29,9 +29,9 @@ $(STAMP): requirements.lock
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements.lock
 	@touch $@
 
-repro: $(STAMP) ## the whole pipeline, raw data to report; JOBS=2 runs two stages at a time
+repro: $(STAMP) ## the whole pipeline, raw data to report; JOBS=1 runs one stage at a time
 	@python -m dlskip.check
-	@python -m dlskip.jobs --jobs $(JOBS)
+	@python -m dlskip.jobs $(if $(JOBS),--jobs $(JOBS))
 	@python -m dlskip.show
 
 smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (< 3 minutes)

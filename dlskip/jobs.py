@@ -1,4 +1,4 @@
-"""Runs the pipeline with several DVC stages at a time.
+"""Runs the pipeline with several DVC stages at a time: on a CPU two, as far as cores and memory allow; else one.
 
 Stages named as --alone says measure time: they start last, one by one, when nothing else runs, with all cores. Every
 other stage has its share of the cores (on Linux its own ones), or all of them if the graph lets nothing run beside it;
@@ -30,6 +30,8 @@ from dlskip.errors import DlskipError
 # entry is lost. But who finds the lock taken for three seconds gives up, and loses what its command has just made.
 REPRO = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"]
 PAUSES = (1, 2, 5, 10, 20, 40, 60)  # seconds before another try, when another DVC process uses a stage's files
+MEMORY = 8 * 2**30  # bytes per job that the default number of jobs asks for
+PERCENT = re.compile(r"(\d+)%\|")  # of a progress bar
 BUSY = re.compile(r"^ERROR: .*(Unable to acquire lock|it is being blocked by)", re.MULTILINE)
 GRACE = 15.0  # seconds for stages to end after Ctrl-C
 
@@ -58,6 +60,13 @@ class Task:
     def said(self) -> str:
         return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text(encoding="utf-8", errors="replace"))
 
+    def progress(self) -> str:
+        """Its name, and how far the progress bar is that it showed last."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 400))
+            shown = PERCENT.findall(log.read().decode("utf-8", errors="replace"))
+        return f"{self.name} {shown[-1]} %" if shown else self.name
+
 
 def read_plan(repo: Any, targets: list[str]) -> dict[str, Task]:
     """The stages that ``dvc repro TARGETS`` would look at, each after all that it needs."""
@@ -84,6 +93,19 @@ def arrange(tasks: dict[str, Task], alone: tuple[str, ...] = ()) -> dict[str, Ta
         others = (t for t in tasks.values() if t is not task and not t.alone)
         task.whole = task.alone or all(t.name in task.below or task.name in t.below for t in others)
     return tasks
+
+
+def default_jobs() -> int:
+    """Two on a CPU with the cores and the memory for it, where stages of one thread each get more done; else one."""
+    import torch
+
+    from dlskip import config
+
+    device = config.load().device if config.PARAMS.is_file() else "auto"
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return 2 if len(cores()) >= 2 and memory >= 2 * MEMORY else 1
 
 
 def cores() -> list[int]:
@@ -124,6 +146,7 @@ class Runner:
                     for task in [task for task in self.running if task.process.poll() is not None]:
                         self._end(task)
                     bar.update(len(self.done) - bar.n)
+                    bar.set_postfix_str(", ".join(task.progress() for task in self.running), refresh=False)
             finally:
                 self._stop()
         if self.failed:
@@ -212,13 +235,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m dlskip.jobs", description=__doc__)
     parser.add_argument("targets", nargs="*", help="stages, run with what they need; without any, all of dvc.yaml")
-    parser.add_argument("-j", "--jobs", type=int, default=1, help="stages at a time; 1, the default, is `dvc repro`")
-    parser.add_argument("--alone", default="evaluate", metavar="NAME,...", help="how their names begin (evaluate)")
+    parser.add_argument("-j", "--jobs", type=int, help="stages at a time; 1 is `dvc repro` (1 or 2, see above)")
+    parser.add_argument("--alone", default="speed", metavar="NAME,...", help="how their names begin (speed)")
     parser.add_argument("--together", action="store_true", help="no stage runs alone; measured times are worthless")
     options = parser.parse_args()
-    if options.jobs < 1:
+    jobs = default_jobs() if options.jobs is None else options.jobs
+    if jobs < 1:
         parser.error("--jobs must be 1 or more")
-    if options.jobs == 1:
+    if jobs == 1:
         os.execv(sys.executable, [*REPRO, *options.targets])
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -226,7 +250,7 @@ def main() -> None:
     alone = () if options.together else tuple(filter(None, options.alone.split(",")))
     try:
         with Repo(_wait_for_lock=True) as repo:
-            Runner(arrange(read_plan(repo, options.targets), alone), options.jobs, repo.lock).run()
+            Runner(arrange(read_plan(repo, options.targets), alone), jobs, repo.lock).run()
     except (DlskipError, DvcException) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -17,7 +17,6 @@ from dlskip.data.tasks import TASKS
 from dlskip.decode import Decoded
 from dlskip.metrics import mt_metrics, nlu_metrics, parse_answer
 from dlskip.skip import Policy
-from dlskip.speed import Timing
 
 ROW = ["method", "backbone", "seed", "setting", "batch", "task", "metric", "value", "skip_ratio", "n"]
 
@@ -46,7 +45,6 @@ class Outcome:
     """One case's run over one task."""
 
     decoded: list[Decoded]
-    seconds: float
 
     def skips(self) -> dict[str, float]:
         """Counted shares of layer applications skipped: all tokens, prompts, decoded tokens."""
@@ -90,7 +88,7 @@ class Records:
             scores, signatures = mt_metrics([t.strip() for t in texts], references, definition.languages[1])
             self.signatures[task] = signatures
         for metric, value in (scores | {k: v for k, v in outcome.skips().items() if k != "skip_ratio"}).items():
-            self.row(task, case, outcome, metric, value)
+            self._row(task, case, outcome, metric, value)
         key = {"method": case.method, "setting": case.setting, "batch": case.batch, "task": task}
         for example, text, answer, d in zip(examples, texts, parsed, outcome.decoded, strict=True):
             self.predictions.append(
@@ -119,23 +117,10 @@ class Records:
                 }
             )  # fmt: skip
 
-    def timing(self, task: str, case: Case, timing: Timing, full: Timing) -> None:
-        """Milliseconds of prefill and of a decoding step, and how much faster than full depth they are."""
-        measured = {
-            "ms_prefill": timing.prefill_ms, "ms_decode": timing.decode_ms,
-            "speedup_prefill": full.prefill_ms / timing.prefill_ms, "speedup_decode": full.decode_ms / timing.decode_ms,
-            "skip_prefill": timing.skip_prefill, "skip_decode": timing.skip_decode,
-        }  # fmt: skip
-        for metric, value in measured.items():
-            self._add(task, case, metric, value, timing.skip_prefill, case.size)
-
-    def row(self, task: str, case: Case, outcome: Outcome, metric: str, value: float) -> None:
-        """One tidy row."""
-        self._add(task, case, metric, value, outcome.skips()["skip_ratio"], len(outcome.decoded))
-
-    def _add(self, task: str, case: Case, metric: str, value: float, skip_ratio: float, n: int) -> None:
+    def _row(self, task: str, case: Case, outcome: Outcome, metric: str, value: float) -> None:
+        share, n = outcome.skips()["skip_ratio"], len(outcome.decoded)
         values: Sequence[Any] = (
-            case.method, self.backbone, self.seed, case.setting, case.batch, task, metric, value, skip_ratio, n,
+            case.method, self.backbone, self.seed, case.setting, case.batch, task, metric, value, share, n,
         )  # fmt: skip
         self.rows.append(dict(zip(ROW, values, strict=True)))
 

@@ -37,6 +37,7 @@ def parameters(**grid: Any) -> config.Params:
     data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
     grid = {"backbones": ["smollm2"], "seeds": [0], "methods": METHODS} | grid
     made = {"baselines": [m for m in BASELINES if m != "pretrain_static"], "ablations": ABLATIONS}
+    made["timed"] = METHODS[:8]
     data["grid"] = grid | {stage: [m for m in of_stage if m in grid["methods"]] for stage, of_stage in made.items()}
     data["backbones"]["other"] = {"source": "tiny-llama"}
     data["figures"] = {"dpi": 70}
@@ -54,6 +55,8 @@ def write_world(root: Path, params: config.Params, n: int = 40) -> None:
             cell = f"{backbone}-{seed}"
             for method in params.grid.methods:
                 write_evaluation(root, params, method, backbone, seed, n)
+            for method in (m for m in params.grid.timed if m in params.grid.methods):
+                _speed(root / "speeds" / method / cell, params, method, {"backbone": backbone, "seed": seed})
             for folder in ("vanilla", "adapter_init", "skip_pretrain", "rl", "ours"):
                 _training(root / "artifacts" / folder / cell, seed, alarm=folder == "rl")
             for share in params.evaluate.shares if "static" in params.grid.methods else []:
@@ -138,9 +141,7 @@ def write_evaluation(root: Path, params: config.Params, method: str, backbone: s
         for name, setting, batch, share in _cases(params, method, definition):
             key = {"method": name, "setting": setting, "batch": batch, "task": task}
             texts, scores = _answers(definition, 0.85 - share * LOSS.get(name, 0.6), n, rng)
-            if setting != "full":
-                scores |= {"speedup": 0.95 / (1 - 0.8 * share)}
-            scores |= {"skip_prefill": share, "skip_decode": share, "seconds_per_example": 0.1}
+            scores |= {"skip_prefill": share, "skip_decode": share}
             rows += [key | cell | {"metric": m, "value": v, "skip_ratio": share, "n": n} for m, v in scores.items()]
             wave = np.clip(share * (1 + 0.6 * np.sin(np.arange(LAYERS) + len(task))), 0, 1)
             if method in BASELINES:
@@ -159,7 +160,6 @@ def write_evaluation(root: Path, params: config.Params, method: str, backbone: s
                 ran = (rng.random((len(tokens), LAYERS)) > wave).astype(int).tolist()
                 trace = {"task": task, "setting": setting, "prompt": "A <b>.", "reference": "r", "output": "o"}
                 traces.append(trace | {"tokens": tokens, "ran": ran})
-    rows += [row | cell for row in _timed(params, method)]
     out = root / "evaluations" / method / f"{backbone}-{seed}"
     out.mkdir(parents=True)
     pd.DataFrame(rows)[collect.RESULTS].to_csv(out / "rows.csv", index=False)
@@ -170,12 +170,11 @@ def write_evaluation(root: Path, params: config.Params, method: str, backbone: s
     _provenance(out, seed)
 
 
-def _timed(params: config.Params, method: str) -> Iterator[dict[str, Any]]:
-    """Speed measurements."""
-    if method in params.grid.ablations:
-        return
+def _speed(out: Path, params: config.Params, method: str, cell: dict[str, Any]) -> None:
+    """One cell of stage speed."""
     timed = {s: share for m, s, _, share in _cases(params, method, TASKS["entailment"]) if m == method}
-    batches = [*map(str, params.evaluate.speed.batches), *(["per_sample"] if method == "ours" else [])]
+    batches = [*map(str, params.speed.batches), *(["per_sample"] if method == "ours" else [])]
+    rows = []
     for batch in batches:
         for setting, share in timed.items():
             factor = 1 / (1 - 0.7 * share)
@@ -183,5 +182,8 @@ def _timed(params: config.Params, method: str) -> Iterator[dict[str, Any]]:
                 "speedup_prefill": factor, "speedup_decode": 0.95 * factor, "ms_prefill": 40 / factor,
                 "ms_decode": 10 / factor, "skip_prefill": share, "skip_decode": share,
             }  # fmt: skip
-            key = {"method": method, "setting": setting, "batch": batch, "task": "timing"}
-            yield from (key | {"metric": m, "value": v, "skip_ratio": share, "n": 8} for m, v in values.items())
+            key = {"method": method, "setting": setting, "batch": batch, "task": "timing"} | cell
+            rows += [key | {"metric": m, "value": v, "skip_ratio": share, "n": 8} for m, v in values.items()]
+    out.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(out / "rows.csv", index=False)
+    _provenance(out, int(cell["seed"]))

@@ -62,6 +62,7 @@ BAD = [
     ("backbones", {"a/b": {"source": "x"}}, "backbones.a/b.[key]: String should match pattern"),
     # keys that must agree
     ("grid.methods", ["magic"], "grid.methods names ['magic']: list each in grid.baselines or grid.ablations too"),
+    ("grid.timed", ["magic"], "grid.timed names ['magic']: list each in grid.baselines or grid.ablations too"),
     ("grid.ablations", ["magic"], "grid.methods names ['no_mixer', 'no_mixer_no_sampling']: list each in"),
     ("grid.backbones", ["gpt5"], "grid.backbones names ['gpt5'], which `backbones` does not define"),
     ("prepare.source", "jsonl", "prepare: source 'jsonl' needs `path`"),

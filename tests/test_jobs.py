@@ -36,14 +36,14 @@ stages:
     outs: ["out/middle${item.n}"]
   chain: {cmd: PY chain out/middle0, deps: [out/middle0], outs: [out/chain]}
   link: {cmd: PY link out/chain, deps: [out/chain], outs: [out/link]}
-  evaluate:
+  speed:
     matrix: {n: [1, 2]}
-    cmd: PY evaluate${item.n} out/middle${item.n}
+    cmd: PY speed${item.n} out/middle${item.n}
     deps: ["out/middle${item.n}"]
-    outs: ["out/evaluate${item.n}"]
+    outs: ["out/speed${item.n}"]
   last:
-    cmd: PY last out/link out/evaluate1 out/evaluate2
-    deps: [out/link, out/evaluate1, out/evaluate2]
+    cmd: PY last out/link out/speed1 out/speed2
+    deps: [out/link, out/speed1, out/speed2]
     outs: [out/last]
 """
 WORK = """\
@@ -162,7 +162,7 @@ def test_as_plain_repro_but_at_the_same_time(copy):
     """Twenty short stages, four at a time: the stress that would lose entries of dvc.lock if any could be lost."""
     ours, plain = copy("ours"), copy("plain")
     said = ours.jobs("--jobs", "4", MEET="1", OMP_NUM_THREADS="7")
-    plain.jobs()
+    plain.jobs("--jobs", "1")
     assert len(ours.recorded()) == MIDDLES + 6
     assert ours.recorded() == plain.recorded()
     assert ours.outputs() == plain.outputs()
@@ -170,11 +170,11 @@ def test_as_plain_repro_but_at_the_same_time(copy):
 
     ran = ours.ran()
     assert any(overlaps(ran[a], ran[b]) for a, b in itertools.combinations(ran, 2))
-    for timed in ("evaluate1", "evaluate2"):
+    for timed in ("speed1", "speed2"):
         assert not any(overlaps(ran[timed], ran[other]) for other in ran if other != timed)
         assert ran["link"][1] < ran[timed][0], "what is timed runs last"
     for name, (_, _, threads, where) in ran.items():
-        whole = name in ("first", "evaluate1", "evaluate2")  # nothing could run beside these
+        whole = name in ("first", "speed1", "speed2")  # nothing could run beside these
         assert threads == ("7" if whole else str(max(1, len(cores()) // 4))), name
         share = len(cores()) // 4 if not whole and len(cores()) >= 4 else len(cores())
         assert not where or share <= len(where) <= share + 1, name
@@ -261,16 +261,16 @@ def order(edges: dict[str, str], jobs: int, alone: tuple[str, ...] = ()) -> list
 
 
 def test_longest_chain_first_and_what_is_timed_last():
-    edges = {"a": "", "b": "", "c": "", "c1": "c", "evaluate@b": "b", "c2": "c1"}
-    edges |= {"evaluate@c": "c2", "end": "evaluate@b"}
+    edges = {"a": "", "b": "", "c": "", "c1": "c", "speed@b": "b", "c2": "c1"}
+    edges |= {"speed@c": "c2", "end": "speed@b"}
     assert order(edges, 1)[0] == "c"
-    assert order(edges, 2, ("evaluate",)) == ["c", "b", "c1", "a", "c2", "evaluate@b", "end", "evaluate@c"]
+    assert order(edges, 2, ("speed",)) == ["c", "b", "c1", "a", "c2", "speed@b", "end", "speed@c"]
 
 
 def test_a_stage_has_all_cores_where_nothing_can_run_beside_it():
-    edges = {"a": "", "b": "a", "c": "a", "evaluate": "b", "d": "b c", "e": "d"}
-    tasks = arrange({name: Task(name, set(needs.split())) for name, needs in edges.items()}, ("evaluate",))
-    assert {task.name for task in tasks.values() if task.whole} == {"a", "evaluate", "d", "e"}
+    edges = {"a": "", "b": "a", "c": "a", "speed": "b", "d": "b c", "e": "d"}
+    tasks = arrange({name: Task(name, set(needs.split())) for name, needs in edges.items()}, ("speed",))
+    assert {task.name for task in tasks.values() if task.whole} == {"a", "speed", "d", "e"}
     assert {task.name for task in arrange(tasks).values() if task.whole} == {"a"}
 
 

@@ -183,9 +183,10 @@ def test_every_name_is_a_method_and_every_method_has_a_name() -> None:
 def test_timing_counts_what_ran_and_times_every_policy_alike() -> None:
     model = tiny("llama", layers=6)
     skipper = attach(model, bottleneck=0)
-    prompts = mixed([PROMPTS[:2], PROMPTS[2:3]], 4)
-    assert prompts == [PROMPTS[0], PROMPTS[2], PROMPTS[1], PROMPTS[0]]
-    full, half = measure(model, skipper, [Policy(), dropping([2, 3, 4], 6)], prompts, tokens=3, repeats=2, pad=2)
+    batches = mixed([PROMPTS[:2], PROMPTS[2:3]], 2, rows=5)
+    assert batches == [[PROMPTS[0], PROMPTS[2]], [PROMPTS[1], PROMPTS[0]]]
+    assert mixed([PROMPTS], 3, rows=1) == [PROMPTS[:3]], "one batch at least"
+    full, half = measure(model, skipper, [Policy(), dropping([2, 3, 4], 6)], batches, tokens=3, repeats=2, pad=2)
     assert (full.skip_prefill, full.skip_decode) == (0.0, 0.0)
     assert (half.skip_prefill, half.skip_decode) == (0.5, 0.5)
     assert all(len(t.prefill) == len(t.decode) == 2 for t in (full, half))

@@ -172,13 +172,32 @@ def test_p_warms_up_and_is_drawn_per_sample(skipping: Any) -> None:
     assert float(p.mean()) == pytest.approx(0.2, abs=0.01)
 
 
-def test_the_two_students_have_masks_of_their_own(skipping: Any, ragged: Ragged) -> None:
-    model, _ = skipping(lora=True)
-    step = Pretrain(model, section(p=0.5, p_draw="fixed", teacher="self"))
-    batch = ragged(*LENGTHS)
+@pytest.mark.parametrize("unit", ["sample", "token"])
+@pytest.mark.parametrize("ce_unskipped", [0.0, 0.7])
+def test_one_batch_of_copies_is_the_forwards_apart(unit: str, ce_unskipped: float, skipping: Any, ragged: Any) -> None:
+    """Two students with masks of their own, and an unskipped forward if asked for, as if each ran alone."""
+    model, skipper = skipping(lora=True)
+    config = section(p=0.5, p_draw="fixed", teacher="self", mask_unit=unit, ce_unskipped=ce_unskipped)
+    step, batch = Pretrain(model, config), ragged(*LENGTHS)
     torch.manual_seed(0)
-    masks = [step._student(batch, torch.full((4, 1), 0.5))[1] for _ in range(2)]
-    assert not torch.equal(*masks)
+    loss, parts = step(batch, 0, 0.0)
+    assert skipper.last is not None
+    copies = 3 if ce_unskipped else 2
+    rows = torch.arange(4 * copies) if unit == "sample" else batch.repeat(copies).rows
+    masks = [skipper.last.run_matrix()[rows % copies == i] for i in range(copies)]
+    assert not torch.equal(masks[0], masks[1]) and all(mask.all() for mask in masks[2:])
+    logits = []
+    for mask in masks:
+        with torch.no_grad(), skipper.using(Forced(mask), batch.deciders if unit == "token" else None):
+            logits.append(target_logits(model, batch))
+    apart, _ = skip_pretraining(step._teacher(batch), *logits[:2], batch.targets, batch.weight, 1.0)
+    for full in logits[2:]:
+        ce = cross_entropy(full, batch.targets, batch.weight)
+        apart = apart + ce_unskipped * ce
+        assert float(parts["ce_unskipped"]) == pytest.approx(float(ce), rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(float(apart), rel=1e-4)
+    skipped = 1 - torch.stack(masks[:2]).float().mean()
+    assert float(parts["skip_masks"]) == pytest.approx(float(skipped), rel=1e-4)
 
 
 @pytest.mark.parametrize("unit", ["sample", "token"])
@@ -213,19 +232,6 @@ def test_the_teacher_gets_no_gradient_and_a_frozen_one_is_the_saved_model(
     assert not taught.requires_grad and not own.requires_grad and (own - saved).abs().max() > 1e-2
     with torch.no_grad():
         torch.testing.assert_close(own, target_logits(model, batch))
-
-
-def test_unskipped_cross_entropy_is_added_on_request(skipping: Any, ragged: Ragged) -> None:
-    model, _ = skipping(lora=True)
-    batch, losses = ragged(*LENGTHS), []
-    for weight in (0.0, 0.5):
-        torch.manual_seed(0)
-        loss, parts = Pretrain(model, section(teacher="self", ce_unskipped=weight))(batch, 0, 0.5)
-        losses.append(loss)
-    with torch.no_grad():
-        ce = cross_entropy(target_logits(model, batch), batch.targets, batch.weight)
-    assert float(parts["ce_unskipped"]) == pytest.approx(float(ce), rel=1e-4)
-    assert float((losses[1] - losses[0]).detach()) == pytest.approx(0.5 * float(ce), rel=1e-3)
 
 
 def test_softcapped_heads_keep_their_cap(skipping: Any) -> None:

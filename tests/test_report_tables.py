@@ -15,7 +15,7 @@ from dlskip.report import budget, claims, collect, compare, paper_tables, tables
 from dlskip.report.table import NOT_REACHED, NOT_RUN, Table
 from dlskip.report.view import View
 
-OF_METHODS = ("nlu", "mt", "matched", "auc", "settings", "speed", "measured_speed", "ablations", "glue_metrics")
+OF_METHODS = ("nlu", "mt", "matched", "auc", "settings", "measured_speed", "ablations", "glue_metrics")
 
 
 def views_of(root: Path, params: config.Params) -> list[View]:

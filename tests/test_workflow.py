@@ -129,7 +129,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scratch]:
 
 def test_smoke_runs_every_stage(scratch):
     assert sorted(ran(scratch.log)) == sorted(scratch.stages)
-    assert len(scratch.stages) == 26
+    assert len(scratch.stages) == 29
     assert "Warning" not in scratch.log
     assert not list((scratch.root / ".resume").glob("*")), "finished runs leave no checkpoints"
 
@@ -235,6 +235,7 @@ def test_killed_stage_resumes_to_the_same_weights(scratch):
         ("prepare.test=4", "none", ["prepare"]),
         ("skip_pretrain.p=0.3", "skip_pretrain@", [f"ablations@{name}-tiny-llama-0" for name in ABLATIONS]),
         ("evaluate.traces=2", "evaluate@", []),
+        ("speed.tokens=3", "speed@", []),
         ("figures.dpi=90", "figures", []),
     ],
 )
@@ -251,7 +252,7 @@ def test_a_change_marks_only_what_it_concerns(scratch, change, new, common):
 
 def test_experiment_reruns_what_depends_on_its_parameter(scratch):
     log = scratch.dvc("exp", "run", "-S", "rl.cost_weight=0.2")
-    affected = ("rl@", "mixer@", "evaluate@ours", "evaluate@no_mixer", "ablations@", "figures")
+    affected = ("rl@", "mixer@", "evaluate@ours", "evaluate@no_mixer", "speed@ours", "ablations@", "figures")
     assert sorted(ran(log)) == sorted(s for s in scratch.stages if s.startswith(affected))
     assert "0.2" in scratch.dvc("params", "diff")
     assert len(scratch.dvc("exp", "list", "--name-only").split()) == 1

@@ -13,7 +13,7 @@ from pydantic import ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dlskip.config.sections import Backbone, Evaluate, Figures, Grid, Model, Name, Prepare, Section, Train, Tune
+from dlskip.config.sections import Backbone, Evaluate, Figures, Grid, Model, Name, Prepare, Section, Speed, Train, Tune
 from dlskip.config.training import (
     RL,
     Ablations,
@@ -29,8 +29,8 @@ from dlskip.errors import DlskipError, offences
 
 __all__ = [
     "RL", "Ablations", "AdapterInit", "Backbone", "Baselines", "Evaluate", "Figures", "Finetune", "Grid", "Mixer",
-    "Model", "Params", "Prepare", "Section", "SkipPretrain", "Static", "Train", "Tune", "Variant", "load", "read_yaml",
-    "validate", "varied",
+    "Model", "Params", "Prepare", "Section", "SkipPretrain", "Speed", "Static", "Train", "Tune", "Variant", "load",
+    "read_yaml", "validate", "varied",
 ]  # fmt: skip
 
 PARAMS = Path("params.yaml")
@@ -52,6 +52,7 @@ class Params(Section):
     mixer: Mixer
     baselines: Baselines
     evaluate: Evaluate
+    speed: Speed
     ablations: Ablations
     figures: Figures
 
@@ -68,8 +69,9 @@ class Params(Section):
     def _methods_come_from_somewhere(self) -> Params:
         grid = self.grid
         made = ["vanilla", "pretrain_static", "ours", *grid.baselines, *grid.ablations]
-        if lost := [name for name in grid.methods if name not in made]:
-            raise ValueError(f"grid.methods names {lost}: list each in grid.baselines or grid.ablations too")
+        for key, names in (("methods", grid.methods), ("timed", grid.timed)):
+            if lost := [name for name in names if name not in made]:
+                raise ValueError(f"grid.{key} names {lost}: list each in grid.baselines or grid.ablations too")
         if unknown := [name for name in grid.ablations if name not in self.ablations.variants]:
             raise ValueError(f"grid.ablations names {unknown}, which `ablations.variants` does not define")
         return self

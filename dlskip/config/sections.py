@@ -23,6 +23,7 @@ class Grid(Section):
     methods: list[Name] = Field(min_length=1, description="what is evaluated: rows of the tables, in their order")
     baselines: list[Name] = Field([], description="those of them that stage `baselines` makes")
     ablations: list[Name] = Field([], description="those of them that stage `ablations` trains")
+    timed: list[Name] = Field([], description="those of them whose speed is measured")
 
 
 class Backbone(Section):
@@ -103,6 +104,7 @@ class Speed(Section):
     """How prefill (of understanding prompts) and decoding (of translations) are timed; a batch mixes the tasks."""
 
     batches: list[int] = Field(min_length=1, description="rows per batch")
+    rows: int = Field(8, ge=1, description="prompts timed, where each has a depth of its own; at least one batch")
     tokens: int = Field(8, ge=1, description="tokens decoded after the prompt's own")
     repeats: int = Field(3, ge=1, description="runs of each, alternating with full depth; the median counts")
 
@@ -117,11 +119,7 @@ class Evaluate(Section):
     per_sample_batch: int = Field(8, ge=1, description="rows per batch for vanilla, random and per_sample")
     random_control: bool = True
     max_new_tokens: int = Field(48, ge=1, description="longest translation")
-    timing_rows: int = Field(
-        8, ge=1, description="rows per translation task (at least a batch) timed at the lengths of full depth"
-    )
     traces: int = Field(2, ge=0, description="sentences per translation task whose per-token depth is kept")
-    speed: Speed
 
     @model_validator(mode="after")
     def _thresholds_are_probabilities(self) -> Evaluate:

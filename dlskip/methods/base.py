@@ -55,7 +55,6 @@ class Method:
     """A row of the tables. Subclasses say how it is made; by default its layers are dropped for every token."""
 
     name: str
-    timed = True  # whether its prefill and decoding are timed
 
     def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
         """Trains or calibrates what the method needs and returns its settings (stage ``baselines``)."""

@@ -18,7 +18,7 @@ def build(params: Params, root: Path) -> None:
 
     Args:
         params: All parameters; ``grid`` says which cells count.
-        root: The repository's root, with ``evaluations/``, ``artifacts/``, ``data/`` and ``models/``.
+        root: The repository's root, with ``evaluations/``, ``speeds/``, ``artifacts/``, ``data/`` and ``models/``.
 
     Raises:
         DlskipError: A file of a cell is missing or malformed.

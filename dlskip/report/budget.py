@@ -97,8 +97,9 @@ def cost(views: Sequence[View]) -> Table:
         rows.append(["all", "", sum(row[2] for row in rows), most, ""])
     return Table(
         "cost", "What it cost",
-        "Wall clock of each cell that trains or evaluates, and the peak memory of its process. The stages that prepare "
-        "the backbone and the rows, and draw this report, add about a minute. Cells may have run at the same time."
+        "Wall clock of each cell that trains, evaluates or times, and the peak memory of its process. The stages "
+        "that prepare the backbone and the rows, and draw this report, add about a minute. Cells may have run at the "
+        "same time."
         + notes.missing(views),
         ["cell", "stage", "minutes", "peak memory, GiB", "device"],
         rows,

@@ -52,7 +52,7 @@ class Collected:
 
 
 def collect(params: Params, root: Path) -> Collected:
-    """Reads ``evaluations/``, ``artifacts/``, ``data/`` and what ``models/`` says of the backbones, under ``root``.
+    """Reads ``evaluations/``, ``speeds/``, ``artifacts/``, ``data/`` and what ``models/`` says, under ``root``.
 
     Raises:
         DlskipError: A file of a cell that is there is missing or has other columns.
@@ -76,6 +76,13 @@ def collect(params: Params, root: Path) -> Collected:
                 predictions += _predictions(root / where / "predictions.jsonl", backbone, seed, kept)
                 found.traces.setdefault(backbone, []).extend(_json(root / where / "traces.json", []))
                 found.signatures |= _json(root / where / "signatures.json", {})
+                _provenance(found, root, where)
+            for method in (m for m in params.grid.timed if m in params.grid.methods):
+                where = Path("speeds", method, cell)
+                if not (root / where / "rows.csv").is_file():
+                    found.missing.append(str(where))
+                    continue
+                tables["results"].append(_csv(root / where / "rows.csv", RESULTS))
                 _provenance(found, root, where)
             for stage, where, variant in _training_cells(params, cell):
                 if not (root / where / "curves.csv").is_file():

@@ -49,7 +49,7 @@ def front(points: Sequence[Measured]) -> list[Measured]:
 
 def timed_batches(view: View) -> list[str]:
     """The batch sizes at which everything was timed."""
-    return [str(batch) for batch in view.found.params.evaluate.speed.batches]
+    return [str(batch) for batch in view.found.params.speed.batches]
 
 
 def timed(view: View, method: str, batch: str) -> list[Run]:

@@ -31,7 +31,8 @@ def _metrics(view: View) -> dict[str, Any]:
             "skip_ratio": view.one(run, "skip_ratio", view.tasks) / 100,
             "nlu_skip_ratio": view.one(run, "skip_ratio", view.nlu) / 100,
             "mt_skip_ratio": view.one(run, "skip_ratio", view.mt) / 100,
-            "speedup": view.one(run, "speedup", view.tasks),
+            "speedup_prefill": float(view.speed(run, "speedup_prefill").mean()),
+            "speedup_decode": float(view.speed(run, "speedup_decode").mean()),
         }  # fmt: skip
         result[name] = _finite(values)
     for name, other in (("delta_vs_vanilla", VANILLA), ("delta_vs_random", h.random)):
@@ -72,9 +73,10 @@ def sentences(view: View) -> list[str]:
         versus = [_versus(view, h.ours, VANILLA, metric, tasks, "the fine-tuned unskipped model")]
         versus.append(_versus(view, h.ours, h.random, metric, tasks, "random skipping at the same rate"))
         text += ": " + "; ".join(versus) + "."
-        speed = view.one(h.ours, "speedup", tasks)
+        speed = float(view.speedup(h.ours, tasks).mean())
         if not math.isnan(speed):
-            text += f" Measured ({batch_label(h.ours.batch)}), full depth takes {speed:.2f} times as long"
+            phase = "decoding" if set(tasks) <= set(view.mt) else "prefill"
+            text += f" Measured ({batch_label(h.ours.batch)}), full depth takes {speed:.2f} times as long for {phase}"
             text += "." if speed >= 1 else ": skipping is slower here, not faster."
         said.append(text + _strongest(view, tasks, name))
     return said

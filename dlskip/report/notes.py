@@ -14,8 +14,8 @@ PAPER = read_yaml(Path(__file__).with_name("paper.yaml"))
 
 
 def missing(views: Sequence[View]) -> str:
-    """Names the evaluations of the grid that are not on disk."""
-    lost = [cell for cell in views[0].found.missing if cell.startswith("evaluations")]
+    """Names the evaluations and measurements of speed of the grid that are not on disk."""
+    lost = [cell for cell in views[0].found.missing if cell.startswith(("evaluations", "speeds"))]
     return f" Not run: {', '.join(lost)}." if lost else ""
 
 

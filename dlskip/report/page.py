@@ -28,7 +28,7 @@ PLACES = {
     "numbers": ["headline"],
     "claims": ["claims"],
     "tasks": ["matched", "auc", "nlu", "mt", "per_backbone"],
-    "speed": ["measured_speed", "speed"],
+    "speed": ["measured_speed"],
     "layers": ["variance"],
     "training": ["budget"],
     "ablations": ["ablations"],

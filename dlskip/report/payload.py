@@ -117,7 +117,7 @@ def _record(view: View, run: Run, tasks: Sequence[str]) -> list[float | None] | 
 
 def _speeds(view: View, run: Run) -> dict[str, list[float | None]]:
     """By batch size: measured speed-up of prefill and of decoding, and the share in % that each skipped meanwhile."""
-    batches = [run.batch] if run.method == "ours" else map(str, view.found.params.evaluate.speed.batches)
+    batches = [run.batch] if run.method == "ours" else map(str, view.found.params.speed.batches)
     found = {}
     for batch in batches:
         alike = run._replace(batch=batch)
@@ -140,5 +140,5 @@ def cells(view: View, run: Run) -> list[str]:
         chain = [*trained(view.found.params, method, cell), f"artifacts/{method}/{cell}"]  # the last: its plan, if any
         other = f"artifacts/static/{cell}/"  # one model per share: not those of the other shares
         chain = [c for c in chain if not c.startswith(other) or c == other + run.setting]
-        names += [f"evaluations/{method}/{cell}", *reversed(chain)]
+        names += [f"evaluations/{method}/{cell}", f"speeds/{method}/{cell}", *reversed(chain)]
     return [name for name in dict.fromkeys(names) if name in view.found.provenance]

@@ -171,6 +171,10 @@ class View:
         """A measurement of speed: ``speedup_*``, ``ms_*`` or ``skip_*`` of prefill and decode."""
         return self.over(run, metric, [TIMED])
 
+    def speedup(self, run: Run, tasks: Sequence[str]) -> pd.Series:
+        """Measured speed-up in the phase that such tasks mostly consist of: prefill for answers, else decoding."""
+        return self.speed(run, "speedup_decode" if set(tasks) <= set(self.mt) else "speedup_prefill")
+
     def _headline(self) -> Headline:
         """The configured threshold, or the best average quality among the settings that skip at least MIN_SKIP."""
         wanted = self.found.params.figures.headline_threshold

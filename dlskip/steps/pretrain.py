@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from dlskip import artifact, tuning
+from dlskip.backbone import output_logits
 from dlskip.batches import Batch
 from dlskip.cell import Cell
 from dlskip.config import Params, SkipPretrain
 from dlskip.losses import cross_entropy
 from dlskip.losses import skip_pretraining as objective
 from dlskip.skip import Forced, skipper_of
-from dlskip.steps.common import target_logits
+from dlskip.skip.passes import Deciders
+from dlskip.steps.common import hidden_states, target_logits
 from dlskip.train import Metrics, Step
 
 
@@ -48,14 +50,11 @@ class Pretrain(Step):
         p = self.config.p * (min(1.0, progress / self.config.p_warmup) if self.config.p_warmup else 1.0)
         return torch.full((n, 1), p) * (torch.rand(n, 1) if self.config.p_draw == "uniform" else 1.0)
 
-    def _student(self, batch: Batch, p: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, V) under a fresh mask, and the mask (B, L) or (N, L)."""
+    def _masks(self, batch: Batch, p: Tensor) -> tuple[Tensor, Deciders | None]:
+        """Fresh masks for rows that skip with ``p`` (B, 1): (B, L) of samples, or (N, L) and the tokens they are of."""
         if self.config.mask_unit == "sample":  # all tokens of a sample skip alike: whole rows leave the batch
-            runs, deciders = random_masks(len(p), self.skipper.num_layers, p), None
-        else:
-            runs, deciders = random_masks(len(batch.rows), self.skipper.num_layers, p[batch.rows.cpu()]), batch.deciders
-        with self.skipper.using(Forced(runs), deciders):
-            return target_logits(self.model, batch), runs
+            return random_masks(len(p), self.skipper.num_layers, p), None
+        return random_masks(len(batch.rows), self.skipper.num_layers, p[batch.rows.cpu()]), batch.deciders
 
     def _teacher(self, batch: Batch) -> Tensor:
         if self.config.teacher == "frozen":
@@ -65,17 +64,22 @@ class Pretrain(Step):
             return target_logits(self.model, batch)
 
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
+        """Both students, and the unskipped forward if its loss counts, are copies of a row in one batch."""
         teacher = self._teacher(batch)
-        p = self._probability(batch.input_ids.shape[0], progress)
-        first, runs = self._student(batch, p)
-        second, _ = self._student(batch, p)
+        copies = 3 if self.config.ce_unskipped else 2
+        repeated = batch.repeat(copies)
+        p = self._probability(batch.input_ids.shape[0], progress).repeat(1, copies)
+        p[:, 2:] = 0
+        runs, deciders = self._masks(repeated, p.view(-1, 1))
+        with self.skipper.using(Forced(runs), deciders):
+            hidden = hidden_states(self.model, repeated)
+        copy = repeated.rows % copies
+        first, second, *unskipped = (output_logits(self.model, hidden[copy == i]) for i in range(copies))
         loss, parts = objective(teacher, first, second, batch.targets, batch.weight, self.config.alpha)
-        if self.config.ce_unskipped:
-            with self.skipper.full_depth():
-                unskipped = cross_entropy(target_logits(self.model, batch), batch.targets, batch.weight)
-            loss = loss + self.config.ce_unskipped * unskipped
-            parts["ce_unskipped"] = unskipped.detach()
-        return loss, {**parts, "skip_masks": 1 - runs.float().mean()}
+        if unskipped:
+            ce = cross_entropy(unskipped[0], batch.targets, batch.weight)
+            loss, parts["ce_unskipped"] = loss + self.config.ce_unskipped * ce, ce.detach()
+        return loss, {**parts, "skip_masks": (1 - runs.float().mean()) * copies / 2}
 
 
 def skip_pretrain(
