@@ -13,7 +13,7 @@ from dlskip.batches import left_pad
 from dlskip.config import RL
 from dlskip.errors import DlskipError
 from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sample, Strategy, Threshold
-from dlskip.skip.passes import _last_positions
+from dlskip.skip.passes import Pass
 from dlskip.steps.reinforce import strategy_at
 
 PROMPTS = left_pad([[5, 6, 7, 8], [9, 10], [11]], pad=2)
@@ -227,9 +227,14 @@ def test_similarity_is_measured_on_the_deciding_token(skipping: Any) -> None:
 
 def test_the_deciding_token_of_a_prompt_is_its_last_real_one() -> None:
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]])
-    assert _last_positions(mask, 3, 4, CPU).tolist() == [3, 2, 3]
-    assert _last_positions(None, 3, 4, CPU).tolist() == [3, 3, 3]
-    assert _last_positions(torch.ones(3, 9, dtype=torch.long), 3, 1, CPU).tolist() == [0, 0, 0]
+
+    def places(mask: Tensor | None, tokens: int) -> list[int]:
+        current = Pass(FullDepth(), (3, tokens), 6, CPU, mask, None, None)
+        return current.at_deciders(torch.arange(tokens).expand(3, tokens)[..., None])[:, 0].tolist()
+
+    assert places(mask, 4) == [3, 2, 3]
+    assert places(mask[[0, 2, 2]], 4) == places(None, 4) == [3, 3, 3]
+    assert places(torch.ones(3, 9, dtype=torch.long), 1) == [0, 0, 0]
 
 
 def test_policies_are_put_back_after_use(skipping: Any) -> None:

@@ -72,16 +72,26 @@ class Pass:
         self.policy, self.layers, self.deciders, self.cache = policy, layers, deciders, cache
         self.batch, self.tokens = shape
         if deciders is not None:
-            self.rows, self.positions = deciders.rows, deciders.tokens
+            self._places: tuple[Tensor, Tensor] | None = (deciders.rows, deciders.tokens)
         else:
-            self.rows = torch.arange(self.batch, device=device)
-            self.positions = _last_positions(attention_mask, self.batch, self.tokens, device)
+            self._places = _last_places(attention_mask, self.batch, self.tokens, device)
+        self.deciding = self.batch if deciders is None else len(deciders.rows)  # N
         self.runs: list[Tensor | None] = [None] * layers  # per layer: (N,) bool, None = all
-        policy.begin(len(self.rows), layers, self.tokens, device)
+        self._counts: dict[int, int] = {}
+        policy.begin(self.deciding, layers, self.tokens, device)
 
     def at_deciders(self, h: Tensor) -> Tensor:
         """Gathers (B, T, D) at the deciding tokens: (N, D)."""
-        return h[self.rows, self.positions]
+        return h[:, -1] if self._places is None else h[self._places]
+
+    def count(self, layer: int) -> int:
+        """How many of the deciding tokens run ``layer``: asked for once, since on an accelerator it waits."""
+        run = self.runs[layer]
+        if run is None:
+            return self.deciding
+        if layer not in self._counts:
+            self._counts[layer] = int(run.sum())
+        return self._counts[layer]
 
     def is_free(self, layer: int) -> bool:
         """Whether ``layer`` may be skipped: never the first, and the last only by an early exit (§3.2)."""
@@ -89,10 +99,10 @@ class Pass:
 
     def selection(self, layer: int) -> tuple[bool, Selection | None]:
         """Which tokens run ``layer``: (whether any does, their selection; None = all)."""
-        run = self.runs[layer]
-        if run is None or bool(run.all()):
+        run, count = self.runs[layer], self.count(layer)
+        if run is None or count == self.deciding:
             return True, None
-        if not bool(run.any()):
+        if not count:
             return False, None
         if self.deciders is None:
             return True, Selection(run.nonzero().squeeze(1))
@@ -106,7 +116,7 @@ class Pass:
         """The tokens that skip ``layer``, for the `project` fill rule; None = all."""
         run = self.runs[layer]
         assert run is not None
-        if not bool(run.any()):
+        if not self.count(layer):
             return None
         if self.deciders is None:
             return Selection((~run).nonzero().squeeze(1))
@@ -114,22 +124,24 @@ class Pass:
 
     def decided_tokens(self, layer: int) -> int:
         """How many tokens the policy let run ``layer``, padding of row-wise passes included."""
+        if self.deciders is None:
+            return self.count(layer) * self.tokens
         run = self.runs[layer]
         if run is None:
             return self.batch * self.tokens
-        if self.deciders is None:
-            return int(run.sum()) * self.tokens
         return int((run[self.deciders.owner] & self.deciders.valid).sum())
 
     def run_matrix(self) -> Tensor:
         """All decisions of the pass: (N, L) bool on the CPU, True = ran."""
-        ones = torch.ones(len(self.rows), dtype=torch.bool)
+        ones = torch.ones(self.deciding, dtype=torch.bool)
         return torch.stack([ones if run is None else run.cpu() for run in self.runs], dim=1)
 
 
-def _last_positions(mask: Tensor | None, batch: int, tokens: int, device: torch.device) -> Tensor:
-    if mask is not None and mask.dim() == 2 and tokens > 1:
-        new = mask[:, -tokens:].to(device)
-        steps = torch.arange(1, tokens + 1, device=device)
-        return (new.long() * steps).argmax(dim=1)
-    return torch.full((batch,), tokens - 1, device=device)
+def _last_places(
+    mask: Tensor | None, batch: int, tokens: int, device: torch.device
+) -> tuple[Tensor, Tensor] | None:  # fmt: skip
+    """Rows and positions of each row's last token; None if that is the last one of all, as padded on the left."""
+    if mask is None or mask.dim() != 2 or tokens == 1 or bool(mask[:, -1].all()):
+        return None
+    steps = torch.arange(1, tokens + 1, device=device)
+    return torch.arange(batch, device=device), (mask[:, -tokens:].to(device).long() * steps).argmax(dim=1)
