@@ -1,8 +1,8 @@
 """Runs the pipeline with several DVC stages at a time: on a CPU two, as far as cores and memory allow; else one.
 
 Stages named as --alone says measure time: they start last, one by one, when nothing else runs, with all cores. Every
-other stage has its share of the cores (on Linux its own ones), or all of them if the graph lets nothing run beside it;
-the longest chain goes first. Another number of threads adds in another order, so weights may differ from those of
+other stage has its share of the cores (on Linux its own ones), or all of them if the graph lets nothing run beside it
+but what only the last stage waits for (evaluations), which then waits; the longest chain goes first. Another number of threads adds in another order, so weights may differ from those of
 --jobs 1 in their last bits. Memory is needed once per job. After a failure nothing more starts, and what runs is let
 finish. After Ctrl-C the same command, or plain `dvc repro`, goes on from the checkpoints. What a stage says stands in
 .jobs/<stage>.log.
@@ -90,7 +90,8 @@ def arrange(tasks: dict[str, Task], alone: tuple[str, ...] = ()) -> dict[str, Ta
             need.below |= {task.name} | task.below
             need.height = max(need.height, task.height + 1)
     for task in tasks.values():  # by the graph and not by the moment: the number of threads is part of a result
-        others = (t for t in tasks.values() if t is not task and not t.alone)
+        least = 2 if task.height > 1 else 0
+        others = (t for t in tasks.values() if t is not task and not t.alone and t.height >= least)
         task.whole = task.alone or all(t.name in task.below or task.name in t.below for t in others)
     return tasks
 
@@ -156,7 +157,7 @@ class Runner:
 
     def choose(self) -> Task | None:
         """The stage to start now, if any: the longest chain first, those of --alone when nothing else can."""
-        if self.failed or not self.free or any(task.alone for task in self.running):
+        if self.failed or not self.free or any(task.whole for task in self.running):
             return None
         ready = [task for task in self.waiting if task.needs <= self.done]
         ready = [task for task in ready if not task.alone] or ([] if self.running else ready)

@@ -274,6 +274,13 @@ def test_a_stage_has_all_cores_where_nothing_can_run_beside_it():
     assert {task.name for task in arrange(tasks).values() if task.whole} == {"a"}
 
 
+def test_a_chain_beside_evaluations_alone_has_all_cores_and_they_wait():
+    edges = {"a": "", "b": "a", "c": "b", "evaluate@a": "a", "evaluate@c": "c", "end": "evaluate@a evaluate@c"}
+    tasks = arrange({name: Task(name, set(needs.split())) for name, needs in edges.items()})
+    assert {task.name for task in tasks.values() if task.whole} == {"a", "b", "c", "end"}
+    assert order(edges, 2) == ["a", "b", "c", "evaluate@a", "evaluate@c", "end"]
+
+
 def test_help_and_mistakes(copy):
     project = copy()
     said = project.jobs("--help")
