@@ -18,6 +18,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 HELP = {
     "backbone": "a name under `backbones` in params.yaml",
+    "kind": "nlu (answers to choose from) or mt (translations)",
     "method": "a name under `grid.methods` in params.yaml",
     "seed": "of the order of examples, masks and actions",
 }
@@ -31,7 +32,9 @@ def stage(main: Callable[..., Any], *arguments: str) -> None:
     epilog = "Everything else stands in params.yaml. `dvc repro` runs what is out of date."
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__, epilog=epilog)
     for name in arguments:
-        parser.add_argument(f"--{name}", required=True, type=int if name == "seed" else str, help=HELP[name])
+        choices = ("nlu", "mt") if name == "kind" else None
+        of = int if name == "seed" else str
+        parser.add_argument(f"--{name}", required=True, type=of, choices=choices, help=HELP[name])
     options = vars(parser.parse_args())
     try:
         main(**options)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
@@ -27,18 +27,18 @@ ROOT = Path("evaluations")
 
 
 class Evaluator:
-    """Runs a method's settings over all tasks.
+    """Runs a method's settings over tasks.
 
     Args:
         params: All parameters.
         method: The method.
+        tasks: What it is evaluated on.
         records: Collects what is measured.
         seed: Of the random control.
     """
 
-    def __init__(self, params: Params, method: Method, records: Records, seed: int) -> None:
-        self.params, self.method, self.records, self.seed = params, method, records, seed
-        self.tasks = [*params.prepare.nlu, *params.prepare.mt]
+    def __init__(self, params: Params, method: Method, tasks: Sequence[str], records: Records, seed: int) -> None:
+        self.params, self.method, self.tasks, self.records, self.seed = params, method, tasks, records, seed
         self.batches = [str(b) for b in params.evaluate.batches] if method.name == "ours" else ["per_sample"]
         self.control = method.name == "ours" and params.evaluate.random_control
 
@@ -96,18 +96,18 @@ class Evaluator:
         return Outcome(decoded)
 
 
-def evaluate(params: Params, name: str, backbone: str, seed: int) -> None:
-    """Evaluates one method and writes ``evaluations/<method>/<backbone>-<seed>/``."""
-    started = time.time()
+def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: str, seed: int) -> None:
+    """Evaluates one method on one kind of task and writes ``evaluations/<method>/<backbone>-<seed>/<kind>/``."""
+    started, tasks = time.time(), params.prepare.nlu if kind == "nlu" else params.prepare.mt
     method = registry.method(name)
     settings = method.settings(params, backbone, seed)
     records = Records(backbone, seed, params.evaluate.traces)
-    runner = Evaluator(params, method, records, seed)
+    runner = Evaluator(params, method, tasks, records, seed)
     groups = [list(same) for _, same in groupby(settings, key=lambda s: s.weights)]
-    with tqdm(total=sum(map(runner.steps, groups)), desc=f"evaluate {name}", mininterval=2.0) as bar:
-        for same in groups:
+    with tqdm(total=sum(map(runner.steps, groups)), desc=f"evaluate {name} {kind}", mininterval=2.0) as bar:
+        for same in groups if tasks else []:
             runner.run(deploy(params, backbone, same[0]), same, bar)
-    out = ROOT / name / f"{backbone}-{seed}"
+    out = ROOT / name / f"{backbone}-{seed}" / kind
     records.write(out)
     provenance.write(
         out, stage="evaluate", config={"evaluate": params.evaluate, "model": params.model}, seed=seed,

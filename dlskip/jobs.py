@@ -2,10 +2,10 @@
 
 Stages named as --alone says measure time: they start last, one by one, when nothing else runs, with all cores. Every
 other stage has its share of the cores (on Linux its own ones), or all of them if the graph lets nothing run beside it
-but what only the last stage waits for (evaluations), which then waits; the longest chain goes first. Another number of threads adds in another order, so weights may differ from those of
---jobs 1 in their last bits. Memory is needed once per job. After a failure nothing more starts, and what runs is let
-finish. After Ctrl-C the same command, or plain `dvc repro`, goes on from the checkpoints. What a stage says stands in
-.jobs/<stage>.log.
+but what only the last stage waits for (evaluations), which then waits; the longest chain goes first. Another number of
+threads adds in another order, so weights may differ from those of --jobs 1 in their last bits. Memory is needed once
+per job. After a failure nothing more starts, and what runs is let finish. After Ctrl-C the same command, or plain `dvc
+repro`, goes on from the checkpoints. What a stage says stands in .jobs/<stage>.log.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from dlskip.metrics import mt_metrics, nlu_metrics, parse_answer
 from dlskip.skip import Policy
 
 ROW = ["method", "backbone", "seed", "setting", "batch", "task", "metric", "value", "skip_ratio", "n"]
+LAYER = ["method", "backbone", "seed", "setting", "batch", "task", "layer", "skip_rate", "skip_std"]
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ class Records:
         """Writes ``rows.csv``, ``layers.csv``, ``predictions.jsonl``, ``traces.json`` and ``signatures.json``."""
         out.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(self.rows, columns=ROW).to_csv(out / "rows.csv", index=False)
-        pd.DataFrame(self.layers).to_csv(out / "layers.csv", index=False)
-        lines = (json.dumps(p, ensure_ascii=False) for p in self.predictions)
-        (out / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        pd.DataFrame(self.layers, columns=LAYER).to_csv(out / "layers.csv", index=False)
+        lines = (json.dumps(p, ensure_ascii=False) + "\n" for p in self.predictions)
+        (out / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
         (out / "traces.json").write_text(json.dumps(self.traces, ensure_ascii=False) + "\n", encoding="utf-8")
         (out / "signatures.json").write_text(json.dumps(self.signatures, indent=1) + "\n")

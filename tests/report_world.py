@@ -131,12 +131,20 @@ def _answers(
 
 
 def write_evaluation(root: Path, params: config.Params, method: str, backbone: str, seed: int, n: int) -> None:
-    """One cell of stage evaluate."""
-    rng = np.random.default_rng(zlib.crc32(f"{method} {seed}".encode()))
+    """The cells of stage evaluate of one method: one for each kind of task."""
+    for kind, tasks in (("nlu", params.prepare.nlu), ("mt", params.prepare.mt)):
+        out = root / "evaluations" / method / f"{backbone}-{seed}" / kind
+        _evaluation(out, params, method, backbone, seed, tasks, n)
+
+
+def _evaluation(
+    out: Path, params: config.Params, method: str, backbone: str, seed: int, tasks: list[str], n: int
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(zlib.crc32(f"{method} {seed} {tasks}".encode()))
     rows: list[dict[str, Any]] = []
     layers, predictions, traces = [], [], []
     cell = {"backbone": backbone, "seed": seed}
-    for task in [*params.prepare.nlu, *params.prepare.mt]:
+    for task in tasks:
         definition = TASKS[task]
         for name, setting, batch, share in _cases(params, method, definition):
             key = {"method": name, "setting": setting, "batch": batch, "task": task}
@@ -160,13 +168,14 @@ def write_evaluation(root: Path, params: config.Params, method: str, backbone: s
                 ran = (rng.random((len(tokens), LAYERS)) > wave).astype(int).tolist()
                 trace = {"task": task, "setting": setting, "prompt": "A <b>.", "reference": "r", "output": "o"}
                 traces.append(trace | {"tokens": tokens, "ran": ran})
-    out = root / "evaluations" / method / f"{backbone}-{seed}"
     out.mkdir(parents=True)
     pd.DataFrame(rows)[collect.RESULTS].to_csv(out / "rows.csv", index=False)
     pd.DataFrame(layers).to_csv(out / "layers.csv", index=False)
     (out / "predictions.jsonl").write_text("\n".join(json.dumps(p, ensure_ascii=False) for p in predictions) + "\n")
     (out / "traces.json").write_text(json.dumps(traces, ensure_ascii=False))
-    (out / "signatures.json").write_text(json.dumps({t: {"bleu": "b|1", "chrf": "c|1"} for t in params.prepare.mt}))
+    (out / "signatures.json").write_text(
+        json.dumps({t: {"bleu": "b|1", "chrf": "c|1"} for t in tasks if TASKS[t].kind == "mt"})
+    )
     _provenance(out, seed)
 
 

@@ -26,7 +26,7 @@ def test_every_stage_explains_itself(name, monkeypatch, capsys):
     assert caught.value.code == 0
     assert f"Stage {name}: " in said and "params.yaml" in said
     for option in re.findall(r"--(\w+)", STAGES[name]["cmd"]):
-        assert re.search(rf"--{option} \w+ +\w+", said), f"--{option} is not explained"
+        assert re.search(rf"--{option} \S+ +\w+", said), f"--{option} is not explained"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, main: object, *arguments: str) -> None:

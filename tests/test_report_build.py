@@ -38,10 +38,10 @@ def test_results_are_the_cells_of_the_grid(built):
     results = pd.read_csv(reports / "results.csv", dtype={"setting": str, "batch": str})
     assert list(results.columns) == collect.RESULTS
     assert set(results["seed"]) == {0} and set(results["method"]) == {*params.grid.methods, "random"}
-    folders = [*(("evaluations", m) for m in params.grid.methods), *(("speeds", m) for m in params.grid.timed)]
+    folders = [f"evaluations/{m}/smollm2-0/{kind}" for m in params.grid.methods for kind in ("nlu", "mt")]
+    folders += [f"speeds/{m}/smollm2-0" for m in params.grid.timed]
     cells = pd.concat(
-        pd.read_csv(reports.parent / kind / m / "smollm2-0" / "rows.csv", dtype={"setting": str, "batch": str})
-        for kind, m in folders
+        pd.read_csv(reports.parent / folder / "rows.csv", dtype={"setting": str, "batch": str}) for folder in folders
     )
     pd.testing.assert_frame_equal(results, cells[collect.RESULTS].reset_index(drop=True))
     assert list(pd.read_csv(reports / "layers.csv").columns) == collect.LAYERS
@@ -112,7 +112,7 @@ def test_missing_cells_are_shown_as_not_run(tmp_path):
     reports = tmp_path / "reports"
     for table in set(TABLES) - {"backbones", "budget", "cost"}:
         assert NOT_RUN in (reports / "tables" / f"{table}.csv").read_text(), table
-        assert "Not run: evaluations/skip_decode/smollm2-0" in (reports / "tables" / f"{table}.md").read_text()
+        assert "Not run: evaluations/skip_decode/smollm2-0/nlu, " in (reports / "tables" / f"{table}.md").read_text()
     assert "ours was not run" in (reports / "index.html").read_text()
     assert "ours" not in json.loads((reports / "metrics.json").read_text())
 
@@ -138,7 +138,7 @@ def test_text_that_no_font_has_is_escaped():
 def test_broken_cells_are_named(tmp_path):
     params = parameters(methods=["vanilla", "ours"])
     write_world(tmp_path, params, n=12)
-    path = tmp_path / "evaluations" / "ours" / "smollm2-0" / "rows.csv"
+    path = tmp_path / "evaluations" / "ours" / "smollm2-0" / "nlu" / "rows.csv"
     path.write_text("method,value\nours,1\n")
     with pytest.raises(DlskipError, match=r"rows\.csv.*columns"):
         collect.collect(params, tmp_path)

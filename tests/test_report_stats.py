@@ -178,7 +178,7 @@ def test_claims_agree_with_their_intervals_and_name_their_cells(view):
     for claim in said:
         covered = claim.difference.covers_zero or any(p >= claims.LEVEL for p in claim.p.values())
         assert (claim.verdict == claims.SAME) == covered or claim.verdict in ("not reached", compare.NO_RANGE)
-        assert "evaluations/ours/smollm2-0" in claim.cells and claim.seeds in ([0], [])
+        assert "evaluations/ours/smollm2-0/nlu" in claim.cells and claim.seeds in ([0], [])
         if not np.isnan(claim.difference.value):
             assert claim.ours - claim.other == pytest.approx(claim.difference.value)
     tested = [c for c in said if c.p]

@@ -11,7 +11,7 @@ from dlskip.data.tasks import TASKS
 from dlskip.methods.names import title
 from dlskip.report import notes
 from dlskip.report.budget import trained
-from dlskip.report.collect import Collected
+from dlskip.report.collect import Collected, evaluated
 from dlskip.report.compare import METRIC, means, range_of
 from dlskip.report.matched import curve, rivals
 from dlskip.report.stats import Drawn, Estimate, Run, estimate, less, paired_bleu
@@ -175,9 +175,9 @@ def _cells(view: View, method: str, seeds: Sequence[int]) -> list[str]:
     ours_too = dict.fromkeys(["ours", "ours" if method == "random" else method])
     for seed in seeds:
         cell = f"{view.backbone}-{seed}"
-        evaluated = [*ours_too, *(["vanilla"] if method in view.baselines else [])]
-        found |= dict.fromkeys(f"evaluations/{m}/{cell}" for m in evaluated)
-        found |= dict.fromkeys(where for m in evaluated for where in trained(params, m, cell))
+        methods = [*ours_too, *(["vanilla"] if method in view.baselines else [])]
+        found |= dict.fromkeys(where for m in methods for where in evaluated(params, m, cell))
+        found |= dict.fromkeys(where for m in methods for where in trained(params, m, cell))
     return [cell for cell in found if cell in view.found.provenance]
 
 

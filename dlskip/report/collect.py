@@ -66,8 +66,7 @@ def collect(params: Params, root: Path) -> Collected:
         found.backbones[backbone] = _backbone(root / "models" / backbone)
         for seed in params.grid.seeds:
             cell = f"{backbone}-{seed}"
-            for method in params.grid.methods:
-                where = Path("evaluations", method, cell)
+            for where in (Path(e) for method in params.grid.methods for e in evaluated(params, method, cell)):
                 if not (root / where / "rows.csv").is_file():
                     found.missing.append(str(where))
                     continue
@@ -109,6 +108,12 @@ def write(found: Collected, reports: Path) -> None:
     reports.mkdir(parents=True, exist_ok=True)
     for name in ("results", "layers", "curves"):
         getattr(found, name).to_csv(reports / f"{name}.csv", index=False)
+
+
+def evaluated(params: Params, method: str, cell: str) -> list[str]:
+    """Where the evaluations of a method's backbone and seed lie: one for each kind of task that there is."""
+    kinds = {"nlu": params.prepare.nlu, "mt": params.prepare.mt}
+    return [f"evaluations/{method}/{cell}/{kind}" for kind, tasks in kinds.items() if tasks]
 
 
 def _training_cells(params: Params, cell: str) -> list[tuple[str, Path, str]]:

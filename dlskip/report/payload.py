@@ -15,6 +15,7 @@ from markupsafe import Markup
 from dlskip.methods.names import title as method_title
 from dlskip.report import style
 from dlskip.report.budget import trained
+from dlskip.report.collect import evaluated
 from dlskip.report.figures_common import kinds
 from dlskip.report.figures_speed import APART, PHASES
 from dlskip.report.stats import Run
@@ -140,5 +141,5 @@ def cells(view: View, run: Run) -> list[str]:
         chain = [*trained(view.found.params, method, cell), f"artifacts/{method}/{cell}"]  # the last: its plan, if any
         other = f"artifacts/static/{cell}/"  # one model per share: not those of the other shares
         chain = [c for c in chain if not c.startswith(other) or c == other + run.setting]
-        names += [f"evaluations/{method}/{cell}", f"speeds/{method}/{cell}", *reversed(chain)]
+        names += [*evaluated(view.found.params, method, cell), f"speeds/{method}/{cell}", *reversed(chain)]
     return [name for name in dict.fromkeys(names) if name in view.found.provenance]
