@@ -66,6 +66,11 @@ open("runs/log", "a").write(json.dumps(line) + "\\n")
 """
 
 
+def _attentive() -> None:
+    """Hears Ctrl-C, even where the tests run in the background of a shell, which makes its jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Project:
     """The small pipeline under git and DVC."""
 
@@ -77,7 +82,7 @@ class Project:
         fixed = {"PYTHONPATH": str(REPO), "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self.root.parent / "site")}
         return subprocess.Popen(
             command, cwd=self.root, env=kept | fixed | env, text=True, encoding="utf-8",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_attentive,
         )  # fmt: skip
 
     def run(self, *command: str, code: int = 0, **env: str) -> str:
