@@ -154,7 +154,8 @@ def measured_speed(views: Sequence[View]) -> Table:
     return Table(
         "measured_speed", "Measured speed: prefill and decoding (the paper has no such table)",
         "Prefill of understanding prompts, decoding of a fixed number of tokens of translations. Layers run in %, "
-        "counted in the timed run; speed-up = full depth's time over this one's, same weights, same run, medians; milliseconds per "
+        "counted in the timed run; speed-up = full depth's time over this one's, same weights, same run, medians; "
+        "milliseconds per "
         "batch (prefill) and per token step (decoding). Below 1 = slower than nothing skipped. A statement about "
         "this machine." + notes.seeds(views) + notes.missing(views),
         ["backbone", "method", "batch", "setting",
