@@ -70,6 +70,7 @@ def build(
             bottleneck=params.model.bottleneck if adapters else 0,
             reads=params.model.controller_reads,
             kv_fill=params.model.kv_fill,
+            prices=params.model.prices,
         )
         skipper.to(device).requires_grad_(False)
         if skip is not None:
@@ -100,6 +101,7 @@ def save(model: nn.Module, out: Path) -> None:
             "bottleneck": skipper.layers[0].adapter.down.out_features,  # type: ignore[union-attr]
             "controller_reads": skipper.reads,
             "kv_fill": skipper.kv_fill,
+            "prices": skipper.prices,
         }
         (out / "skip.json").write_text(json.dumps(info, indent=1) + "\n")
 
@@ -107,7 +109,7 @@ def save(model: nn.Module, out: Path) -> None:
 def as_trained(params: config.Params, source: Path) -> config.Params:
     """The parameters with what ``skip.json`` says of an artifact's adapters and controllers."""
     info = json.loads((source / "skip.json").read_text())
-    known = {name: info[name] for name in ("bottleneck", "controller_reads", "kv_fill")}
+    known = {name: info.get(name) for name in ("bottleneck", "controller_reads", "kv_fill", "prices")}
     return params.model_copy(update={"model": params.model.model_copy(update=known)})
 
 

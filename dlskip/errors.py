@@ -41,6 +41,6 @@ def offences(error: ValidationError, known: Iterable[str], prefix: str = "") -> 
             problem, found = "is missing", ""
         elif e["type"] == "value_error":
             found = ""  # our own sentence says it
-        path = prefix + ".".join(map(str, e["loc"]))
+        path = (prefix + ".".join(map(str, e["loc"]))).removesuffix(".")
         parts.append(f"{path}: {problem}{found}" if path else f"{problem}{found}")
     return "; ".join(parts)

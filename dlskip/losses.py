@@ -41,14 +41,14 @@ def skip_pretraining(
     return loss, {"ce": cls.detach(), "kl_distill": distill.detach(), "kl_reg": reg.detach()}
 
 
-def reward(ce: Tensor, layers_run: Tensor, layers: int, weight: float, cost: str) -> Tensor:
+def reward(ce: Tensor, layers_run: Tensor, layers: int, weight: Tensor | float, cost: str) -> Tensor:
     """``R(A) = -CE - lambda l_n`` (eq 12) per trajectory.
 
     Args:
         ce: (N,) cross entropy of each trajectory's target.
         layers_run: (N,) number of layers run.
         layers: L; both costs are divided by it, so that lambda means the same on every backbone.
-        weight: lambda.
+        weight: lambda, one or (N,).
         cost: ``layers_run`` (the text's l_n) or ``signed`` (the formula: +1 per skip, -1 per select, as printed).
     """
     if cost == "layers_run":

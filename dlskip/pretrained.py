@@ -19,7 +19,7 @@ from dlskip.artifact import ADAPTERS
 from dlskip.backbone import find_layers
 from dlskip.errors import DlskipError
 from dlskip.release_format import CONFIG, FILES, FULL, LORA_CONFIG, Release, ReleaseConfig, read_json, read_tensors
-from dlskip.skip import Threshold, attach, skipper_of
+from dlskip.skip import attach, skipper_of
 from dlskip.skip.policy import BatchPolicy
 
 _ARTIFACT = "skip.json"  # marks a pipeline artifact that skips
@@ -31,6 +31,8 @@ def from_pretrained(
     folder_or_id: str | Path,
     *,
     threshold: float | None = None,
+    price: float | None = None,
+    budget: float | None = None,
     batch_policy: BatchPolicy | None = None,
     kv_fill: Literal["copy", "project"] | None = None,
     backbone: str | Path | None = None,
@@ -49,6 +51,9 @@ def from_pretrained(
             skips (``artifacts/ours/smollm2-0``).
         threshold: A layer is skipped iff its controller's probability exceeds it; 1 skips none. None = the
             checkpoint's, else 0.5.
+        price: Of a layer (lambda), for controllers that are told one; a higher one skips more. None = the checkpoint's,
+            else the middle of their range.
+        budget: Share of layers to run: takes the threshold or price that ``dlskip calibrate`` measured for it.
         batch_policy: Who decides in a batch (see ``dlskip.skip.Threshold``). None = the checkpoint's, else
             ``per_sample``.
         kv_fill: Keys and values of skipped layers (method §6). None = as trained.
@@ -63,7 +68,12 @@ def from_pretrained(
         DlskipError: Something is missing, broken, out of its range, or belongs to another backbone.
     """
     folder = _folder(folder_or_id, revision)
-    config = _config(folder, backbone).override(threshold=threshold, batch_policy=batch_policy, kv_fill=kv_fill)
+    config = _config(folder, backbone)
+    config = config.override(threshold=threshold, price=price, batch_policy=batch_policy, kv_fill=kv_fill)
+    if budget is not None:
+        if threshold is not None or price is not None:
+            raise DlskipError("a budget chooses threshold and price itself", where="from_pretrained", mend="give one")
+        config = config.at(budget)
     tuned = folder if (folder / CONFIG).is_file() else folder / "backbone"
     if dtype == "auto" and (tuned / FULL).is_file():
         dtype = _stored_dtype(tuned / FULL)
@@ -71,13 +81,17 @@ def from_pretrained(
     with _reading("the tuned weights", tuned, _MEND_BASE):
         merged: Any = tuning.merged(tuning.load(model, tuned))
     trained = read_tensors(folder / ADAPTERS)
-    skipper = attach(merged, bottleneck=config.bottleneck, reads=config.controller_reads, kv_fill=config.kv_fill)
+    skipper = attach(
+        merged, bottleneck=config.bottleneck, reads=config.controller_reads, kv_fill=config.kv_fill,
+        prices=config.prices,
+    )  # fmt: skip
+    skipper.scaled(config.price)  # refuses one outside the range
     try:
         skipper.load_state_dict(trained)
     except RuntimeError as error:
         raise DlskipError("adapters of another shape", where=str(folder / ADAPTERS), mend=_MEND_BASE) from error
     skipper.cast_adapters(merged.dtype)
-    skipper.policy = Threshold(config.threshold, config.batch_policy)
+    skipper.policy = config.policy()
     release = Release(merged, config, tuned, trained)
     merged.dlskip_release = release
     merged.save_pretrained, merged.push_to_hub = release.save_pretrained, release.push_to_hub
@@ -93,7 +107,7 @@ def release(artifact: str | Path, folder: str | Path, *, backbone: str | Path | 
 
 
 def calibrated(model: nn.Module, calibration: dict[str, Any]) -> None:
-    """Makes a calibrated threshold the model's own, to run with and to save with how it was found.
+    """Makes a calibrated threshold (and price) the model's own, to run with and to save with how it was found.
 
     Args:
         model: What ``from_pretrained`` returned.
@@ -106,8 +120,9 @@ def calibrated(model: nn.Module, calibration: dict[str, Any]) -> None:
     if not isinstance(found, Release):
         raise DlskipError("this model has no checkpoint", where="calibrated", mend="load it by dlskip.from_pretrained")
     skipper = skipper_of(model)
-    found.config = found.config.override(threshold=calibration["threshold"], calibration=calibration)
-    skipper.policy = Threshold(found.config.threshold, found.config.batch_policy)
+    chosen = {name: calibration.get(name) for name in ("threshold", "price")}
+    found.config = found.config.override(**chosen, calibration=calibration)
+    skipper.policy = found.config.policy()
 
 
 def plain(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import CommitInfo, HfApi, ModelCard, ModelCardData
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
@@ -43,7 +43,9 @@ class ReleaseConfig(Section):
     bottleneck: int = Field(ge=1, description="r of the adapters")
     controller_reads: Literal["input", "output"]
     kv_fill: Literal["copy", "project"]
+    prices: tuple[PositiveFloat, PositiveFloat] | None = Field(None, description="range of what controllers are told")
     threshold: float = Field(0.5, ge=0, le=1)
+    price: PositiveFloat | None = Field(None, description="that they are told; null: the middle of the range")
     batch_policy: BatchPolicy = "per_sample"
     calibration: dict[str, Any] = Field({}, description="how the threshold that it names was chosen")
 
@@ -63,6 +65,27 @@ class ReleaseConfig(Section):
         """The same with those arguments that are not None, checked as in ``of``."""
         chosen = {name: value for name, value in given.items() if value is not None}
         return self.of(self.model_dump() | chosen, "from_pretrained")
+
+    def at(self, budget: float) -> ReleaseConfig:
+        """The same with the stored setting whose measured share of layers run is nearest to ``budget`` from below.
+
+        Raises:
+            DlskipError: None was measured, or none runs so few.
+        """
+        dial: list[list[float]] = self.calibration.get("dial", [])
+        if not dial:
+            raise DlskipError(
+                "no measurements are stored", where="budget", mend="dlskip calibrate --layers-run ... --save"
+            )
+        within = [(run, setting) for setting, run in dial if run <= budget + 1e-9]
+        if not within:
+            raise DlskipError(f"the least that was measured is {min(run for _, run in dial):.3f}", where="budget")
+        setting = max(within)[1]
+        return self.override(threshold=0.5, price=setting) if self.prices else self.override(threshold=setting)
+
+    def policy(self) -> Threshold:
+        """Who decides."""
+        return Threshold(self.threshold, self.batch_policy, price=self.price)
 
     def write(self, folder: Path) -> None:
         """Writes it into a folder."""
@@ -159,7 +182,8 @@ class Release:
         save_file(kept, folder / ADAPTERS)
         config = self.config.override(dlskip_version=__version__)
         if isinstance(skipper.policy, Threshold):
-            config = config.override(threshold=skipper.policy.threshold, batch_policy=skipper.policy.batch)
+            price = skipper.policy.price if isinstance(skipper.policy.price, float) else None
+            config = config.override(threshold=skipper.policy.threshold, batch_policy=skipper.policy.batch, price=price)
         if self.lora is None:
             full = {n: p for n, p in _parameters(self.model).items() if "dlskip" not in n}
             save_file(full, folder / FULL, metadata={"format": "pt"})

@@ -56,7 +56,7 @@ def violations(choose: Choose, risks: list[float], limit: float, *, binary: bool
         except DlskipError:
             continue
         chosen += 1
-        exceeded += risks[int(np.flatnonzero(measured.thresholds == threshold)[0])] > limit
+        exceeded += risks[int(np.flatnonzero(measured.settings == threshold)[0])] > limit
     return exceeded, chosen
 
 
@@ -67,13 +67,13 @@ def too_often(exceeded: int, trials: int) -> bool:
 
 def by_mean(measured: Measurements, limit: float) -> float:
     """The obvious wrong way: the lowest threshold whose mean loss is within the limit."""
-    return float(measured.thresholds[measured.losses.mean(axis=1) <= limit].min(initial=1.0))
+    return float(measured.settings[measured.losses.mean(axis=1) <= limit].min(initial=1.0))
 
 
 def without_sequence(measured: Measurements, limit: float) -> float:
     """Each threshold tested on its own at level delta, the lowest that passes taken: multiplicity ignored."""
     passed = [p_value(row, limit, binary=measured.binary) <= DELTA for row in measured.losses]
-    return float(measured.thresholds[passed].min(initial=1.0))
+    return float(measured.settings[passed].min(initial=1.0))
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -98,7 +98,7 @@ def test_the_bound_beside_a_budget_holds_though_the_threshold_was_chosen_on_the_
         losses = np.random.default_rng(seed).random((rows, 100)) < risk
         measured = measurements(losses, 0.5 - 0.1 * losses, binary=True)
         found = for_budget(measured, 0.5)
-        chosen = losses[int(np.flatnonzero(measured.thresholds == found.threshold)[0])]
+        chosen = losses[int(np.flatnonzero(measured.settings == found.threshold)[0])]
         assert chosen.mean() == losses.mean(axis=1).min()
         exceeded += risk > found.drop_bound
         naive += risk > upper_bound(chosen.astype(float), DELTA, binary=True)
@@ -188,14 +188,14 @@ def test_a_budget_gives_the_threshold_nearest_from_below(share: float, index: in
     shares = np.array([1.0, 0.8, 0.6, 0.4])[:, None] + np.array([0.0, 0.0, 0.0, 0.0, 0.0])
     measured = measurements(np.zeros((4, 5)), shares)
     found = for_budget(measured, share)
-    assert found.threshold == measured.thresholds[index]
+    assert found.threshold == measured.settings[index]
     assert found.layers_run == found.layers_run_low == found.layers_run_high == pytest.approx(shares[index, 0])
 
 
 def test_shares_that_do_not_fall_with_the_threshold_are_compared_all_the_same() -> None:
     """A lower threshold may run more layers; of two that run alike the conservative one is taken."""
     measured = measurements(np.zeros((5, 4)), np.array([1.0, 0.5, 0.65, 0.65, 0.3])[:, None] + np.zeros(4))
-    assert for_budget(measured, 0.7).threshold == measured.thresholds[2]
+    assert for_budget(measured, 0.7).threshold == measured.settings[2]
 
 
 def test_a_budget_out_of_reach_says_what_is_reached() -> None:
@@ -223,7 +223,7 @@ def test_a_calibration_survives_json() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"thresholds": np.array([0.5, 0.9])}, "fall strictly"),
+        ({"settings": np.array([0.5, 0.9])}, "fall strictly"),
         ({"losses": np.zeros((2, 3))}, "losses"),
         ({"losses": np.full((2, 4), -0.1)}, "lie in"),
         ({"layers_run": np.full((2, 4), np.nan)}, "lie in"),
@@ -233,7 +233,7 @@ def test_a_calibration_survives_json() -> None:
 )
 def test_measurements_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {
-        "thresholds": np.array([0.9, 0.5]), "losses": np.zeros((2, 4)), "layers_run": np.ones((2, 4)), "binary": False,
+        "settings": np.array([0.9, 0.5]), "losses": np.zeros((2, 4)), "layers_run": np.ones((2, 4)), "binary": False,
         "quality": "any", "data_sha256": "",
     }  # fmt: skip
     Measurements(**good)
@@ -262,7 +262,7 @@ def test_measuring_is_decoding_at_each_threshold(family: str, skipping: Any) -> 
     tokenizer, before = tiny_tokenizer(), skipper.policy
     found = measure(model, tokenizer, PROMPTS, [0.0, 0.5, 1.0, 0.5], max_new_tokens=5, batch=2)
     assert skipper.policy is before
-    assert found.thresholds.tolist() == [1.0, 0.5, 0.0] and not found.binary and found.quality == "agreement"
+    assert found.settings.tolist() == [1.0, 0.5, 0.0] and not found.binary and found.quality == "agreement"
     assert (found.losses[0] == 0).all() and (found.layers_run[0] == 1).all()
     assert found.layers_run[2] == pytest.approx(1 / 3) and found.losses[2].any()
     assert ((found.layers_run[1] > 1 / 3) & (found.layers_run[1] < 1)).any()

@@ -76,6 +76,9 @@ BAD = [
      "ablations.variants.no_mixer.set.rl.sampling.tau: Input should be less than"),
     ("ablations.variants.no_mixer.set", {"finetune": {}}, "ablations.variants.no_mixer.set.finetune.[key]: "),
     ("ablations.variants.no_mixer.start", "ours", "ablations.variants.no_mixer.start: Input should be 'vanilla', "),
+    ("ablations.variants.priced.set", {"model": {"prices": [2.0, 0.3]}},
+     "ablations.variants.priced.set.model: prices must rise, got [2.0, 0.3]"),
+    ("model.prices", [0.3, 2.0], "model.prices: set it in a variant (ablations.variants)"),
     ("evaluate.shares", [0.5, 1.0], "evaluate: shares must lie between 0 and 1, got [1.0]"),
     ("baselines.static.block", "all", "baselines.static.block: Input should be 'top' or 'middle'"),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""From measurements over a grid of thresholds to the one that meets a budget or a bound on the quality drop."""
+"""From measurements over a grid of thresholds, or of prices, to the one that meets a budget or a bound on the drop."""
 
 from __future__ import annotations
 
@@ -16,36 +16,39 @@ DRAWS = 2000  # of the bootstrap
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """What n held-out examples gave at each of K thresholds.
+    """What n held-out examples gave at each of K settings of a knob.
 
     The guarantees speak of examples drawn as these were, each decided for itself (batch policy ``per_sample``).
 
     Args:
-        thresholds: (K,) float64, strictly falling: from the most conservative to the cheapest.
+        settings: (K,) float64, from the most conservative to the cheapest: thresholds strictly falling, prices rising.
         losses: (K, n) float64 in [0, 1], how much worse each example fares than at full depth. A gain counts as 0, so
             the risk ``E[(q_full - q_skipping)_+]`` is at least the drop in mean quality ``E[q_full - q_skipping]``.
         layers_run: (K, n) float64 in [0, 1], each example's share of layer applications that were run.
         binary: The loss can only be 0 or 1.
         quality: Name of q, e.g. ``agreement`` with full depth.
         data_sha256: Hash of the examples.
+        knob: What the settings are.
 
     Raises:
         DlskipError: Shapes, order or ranges are not those above, or n < 2.
     """
 
-    thresholds: Floats
+    settings: Floats
     losses: Floats
     layers_run: Floats
     binary: bool
     quality: str
     data_sha256: str
+    knob: Literal["threshold", "price"] = "threshold"
 
     def __post_init__(self) -> None:
         problem = None
-        if self.losses.shape != self.layers_run.shape or self.losses.shape[:1] != self.thresholds.shape:
-            problem = f"{self.thresholds.shape} thresholds, losses {self.losses.shape}, shares {self.layers_run.shape}"
-        elif not self.thresholds.size or (np.diff(self.thresholds) >= 0).any():
-            problem = "thresholds must fall strictly, from the most conservative on"
+        if self.losses.shape != self.layers_run.shape or self.losses.shape[:1] != self.settings.shape:
+            problem = f"{self.settings.shape} settings, losses {self.losses.shape}, shares {self.layers_run.shape}"
+        elif not self.settings.size or (np.diff(self.settings) * (-1 if self.knob == "threshold" else 1) <= 0).any():
+            way = "thresholds must fall" if self.knob == "threshold" else "prices must rise"
+            problem = f"{way} strictly, from the most conservative on"
         elif self.n < 2:
             problem = f"{self.n} examples are too few to measure anything"
         elif not all(((x >= 0) & (x <= 1)).all() for x in (self.losses, self.layers_run)):
@@ -66,7 +69,7 @@ class Calibration:
     """The chosen threshold and what is known of it; plain numbers and strings, kept in a checkpoint's configuration.
 
     Args:
-        threshold: What ``Threshold`` takes.
+        threshold, price: What ``Threshold`` takes; no price for controllers that are told none.
         target: What was asked for: a share of ``layers_run`` or a ``max_drop`` of quality.
         limit: The value that was asked for.
         delta: 1 - delta is the confidence of every statement here.
@@ -79,9 +82,11 @@ class Calibration:
         quality: What the loss is a loss of.
         data_sha256: Hash of the examples.
         seed: Seed of the bootstrap.
+        dial: Every setting that was measured and the mean share of layers that it runs, for other budgets.
     """
 
     threshold: float
+    price: float | None
     target: Literal["layers_run", "max_drop"]
     limit: float
     delta: float
@@ -94,6 +99,7 @@ class Calibration:
     quality: str
     data_sha256: str
     seed: int
+    dial: list[list[float]]
 
 
 def for_budget(measured: Measurements, share: float, *, delta: float = 0.05, seed: int = 0) -> Calibration:
@@ -110,8 +116,8 @@ def for_budget(measured: Measurements, share: float, *, delta: float = 0.05, see
     if not within.any():
         least = int(means.argmin())
         raise DlskipError(
-            f"no threshold runs so few: the least is {means[least]:.3f}, at {measured.thresholds[least]:g}",
-            where=f"layers_run {share:g}", mend="ask for more layers, measure lower thresholds, or train at a higher "
+            f"no {measured.knob} runs so few: the least is {means[least]:.3f}, at {measured.settings[least]:g}",
+            where=f"layers_run {share:g}", mend="ask for more layers, measure cheaper settings, or train at a higher "
             "price of a layer (rl.cost_weight)",
         )  # fmt: skip
     chosen = int(np.where(within, means, -1).argmax())
@@ -146,35 +152,38 @@ def _check(target: str, limit: float, delta: float) -> None:
 
 def _refusal(measured: Measurements, max_drop: float, delta: float) -> DlskipError:
     """Why nothing was certified."""
-    least, first, drop = examples_needed(max_drop, delta), measured.thresholds[0], measured.losses[0].mean()
+    least, first, drop = examples_needed(max_drop, delta), measured.settings[0], measured.losses[0].mean()
     where = f"max_drop {max_drop:g}"
     if measured.n < least:
         return DlskipError(
             f"{measured.n} examples cannot certify it at confidence {1 - delta:g}, even if none loses anything",
             where=where, mend=f"measure at least {least} examples, or ask for less",
         )  # fmt: skip
-    message = f"even threshold {first:g} loses {drop:.4f} on average over {measured.n} examples"
+    message = f"even {measured.knob} {first:g} loses {drop:.4f} on average over {measured.n} examples"
     if drop < max_drop:
         needed = examples_needed(max_drop, delta, float(drop))
         return DlskipError(
             f"{message}, too near the limit to be certain", where=where,
-            mend=f"measure about {needed} examples, or higher thresholds",
+            mend=f"measure about {needed} examples, or more conservative settings",
         )  # fmt: skip
-    return DlskipError(message, where=where, mend="measure higher thresholds, or allow a larger drop")
+    return DlskipError(message, where=where, mend="measure more conservative settings, or allow a larger drop")
 
 
 def _calibration(
     measured: Measurements, chosen: int, target: Literal["layers_run", "max_drop"], limit: float, delta: float,
     drop_bound: float, seed: int,
 ) -> Calibration:  # fmt: skip
-    shares = measured.layers_run[chosen]
+    shares, setting = measured.layers_run[chosen], float(measured.settings[chosen])
+    told = measured.knob == "price"
     interval = bootstrap(
         (shares,), np.mean, n_resamples=DRAWS, batch=100, confidence_level=1 - delta, method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return Calibration(
-        threshold=float(measured.thresholds[chosen]), target=target, limit=limit, delta=delta, n=measured.n,
+        threshold=0.5 if told else setting, price=setting if told else None, target=target, limit=limit, delta=delta,
+        n=measured.n,
         layers_run=float(shares.mean()), layers_run_low=float(interval.low), layers_run_high=float(interval.high),
         drop=float(measured.losses[chosen].mean()), drop_bound=drop_bound, quality=measured.quality,
         data_sha256=measured.data_sha256, seed=seed,
+        dial=np.stack([measured.settings, measured.layers_run.mean(axis=1)], axis=1).tolist(),
     )  # fmt: skip

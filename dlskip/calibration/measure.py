@@ -1,10 +1,11 @@
-"""Running a skipping model over held-out prompts at full depth and at each threshold."""
+"""Running a skipping model over held-out prompts at full depth and at each setting."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -56,24 +57,26 @@ def measure(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
-    thresholds: Sequence[float],
+    settings: Sequence[float],
     *,
+    knob: Literal["threshold", "price"] = "threshold",
     references: Sequence[str] | None = None,
     score: Score = exact_match,
     max_new_tokens: int = 64,
     closed: Sequence[Sequence[int]] | None = None,
     batch: int = 8,
 ) -> Measurements:
-    """Decodes every prompt greedily at full depth and at each threshold, every row deciding for itself.
+    """Decodes every prompt greedily at full depth and at each setting, every row deciding for itself.
 
     Without references an example's loss is ``1 - agreement`` with the model's own output at full depth (consistency,
-    as CALM calls it); with them it is ``max(0, score at full depth - score at the threshold)``.
+    as CALM calls it); with them it is ``max(0, score at full depth - score at the setting)``.
 
     Args:
         model: A causal LM with skipping attached.
         tokenizer: Its tokenizer, with EOS and padding tokens.
-        prompts: n held-out prompts that neither training nor the choice of ``thresholds`` has seen.
-        thresholds: In [0, 1], in any order. 1 skips nothing.
+        prompts: n held-out prompts that neither training nor the choice of ``settings`` has seen.
+        settings: In any order: thresholds in [0, 1], of which 1 skips nothing, or prices.
+        knob: What they are; prices are for controllers that are told one.
         references: The right output of each prompt.
         score: Quality of (output, reference), in [0, 1]; ``exact_match`` gives binary losses.
         max_new_tokens: Longest output.
@@ -85,7 +88,8 @@ def measure(
     """
     if references is not None and len(references) != len(prompts):
         raise DlskipError(f"{len(references)} references of {len(prompts)} prompts", where="calibration")
-    grid = np.array(sorted(set(thresholds), reverse=True), dtype=np.float64)
+    grid = np.array(sorted(set(settings), reverse=knob == "threshold"), dtype=np.float64)
+    policies = [Threshold(x) if knob == "threshold" else Threshold(0.5, price=x) for x in grid]
 
     def quality(decoded: Sequence[Decoded], full: Sequence[Decoded]) -> list[float]:
         if references is None:
@@ -98,11 +102,12 @@ def measure(
 
     full, *skipping = (
         answers(model, tokenizer, prompts, policy, max_new_tokens=max_new_tokens, closed=closed, batch=batch)
-        for policy in tqdm([FullDepth(), *map(Threshold, grid)], desc="calibrate", mininterval=2.0)
+        for policy in tqdm([FullDepth(), *policies], desc="calibrate", mininterval=2.0)
     )
     best = np.array(quality(full, full))
     return Measurements(
-        thresholds=grid,
+        settings=grid,
+        knob=knob,
         losses=np.array([np.maximum(best - quality(decoded, full), 0) for decoded in skipping]),
         layers_run=np.array([[layers_run(d) for d in decoded] for decoded in skipping]),
         binary=references is not None and score is exact_match,

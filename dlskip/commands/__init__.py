@@ -46,6 +46,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("model", help="folder or hub id of a skipping model, or a pipeline artifact")
     group.add_argument("--backbone", help="folder or hub id of the base model (default: what the checkpoint names)")
     group.add_argument("--threshold", type=share, help="skip where a controller is surer than this (default: stored)")
+    group.add_argument("--price", type=float, help="of a layer, for controllers that are told one (default: stored)")
+    group.add_argument("--budget", type=share, help="share of layers to run, read off what `calibrate` stored")
     group.add_argument("--batch-policy", choices=["per_sample", "majority", "any", "all"])
     group.add_argument("--kv-fill", choices=["copy", "project"])
     group.add_argument("--revision", help="branch, tag or commit on the hub")

@@ -30,7 +30,8 @@ def load(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
         DlskipError: As ``from_pretrained``.
     """
     model: Any = from_pretrained(
-        options.model, threshold=options.threshold, batch_policy=options.batch_policy, kv_fill=options.kv_fill,
+        options.model, threshold=options.threshold, price=options.price, budget=options.budget,
+        batch_policy=options.batch_policy, kv_fill=options.kv_fill,
         backbone=options.backbone, revision=options.revision, dtype=options.dtype, device=options.device,
         trust_remote_code=options.trust_remote_code,
     )  # fmt: skip

@@ -77,6 +77,12 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _ours_is_told_no_price(self) -> Params:
+        if self.model.prices is not None:
+            raise ValueError("model.prices: set it in a variant (ablations.variants); ours is judged by its thresholds")
+        return self
+
+    @model_validator(mode="after")
     def _variants_are_valid(self) -> Params:
         for name, variant in self.ablations.variants.items():
             for section, changes in variant.set.items():

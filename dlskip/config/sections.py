@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, StringConstraints, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # part of paths and of DVC's keys
 
@@ -52,6 +52,15 @@ class Model(Section):
     bottleneck: int = Field(64, ge=1, description="r of the adapter's D->r->D MLP (eq 5)")
     controller_reads: Literal["input", "output"] = Field("input", description="eq 10: A_l of the layer's input/output")
     kv_fill: Literal["copy", "project"] = Field("copy", description="method §6: keys/values of a skipped layer")
+    prices: tuple[PositiveFloat, PositiveFloat] | None = Field(
+        None, description="range of lambda that RL draws from and tells the controllers; null: rl.cost_weight, untold"
+    )
+
+    @model_validator(mode="after")
+    def _prices_are_a_range(self) -> Model:
+        if self.prices is not None and self.prices[0] >= self.prices[1]:
+            raise ValueError(f"prices must rise, got {list(self.prices)}")
+        return self
 
 
 class Prepare(Section):
@@ -114,6 +123,7 @@ class Evaluate(Section):
 
     split: Literal["test", "validation"] = "test"
     thresholds: list[float] = Field(min_length=1, description="settings of ours and of its ablations")
+    prices: list[PositiveFloat] = Field([], description="settings of variants with `model.prices`")
     shares: list[float] = Field(min_length=1, description="settings of the baselines: share of all layers to skip")
     batches: list[Literal[1, 8, 16, "per_sample"]] = Field(min_length=1, description="majority over 8 or 16")
     per_sample_batch: int = Field(8, ge=1, description="rows per batch for vanilla, random and per_sample")

@@ -26,8 +26,9 @@ PLAN = "plan.json"
 class Setting(BaseModel):
     """One way to run a method.
 
-    ``name`` is ``full``, a threshold or a share; ``weights`` the artifact that is loaded, with its adapters or without;
-    ``skip`` the layers that no token runs; ``growing`` the longest target per task over which their number grows.
+    ``name`` is ``full``, a threshold, ``price x`` (if ``priced``) or a share; ``weights`` the artifact that is loaded,
+    with its adapters or without; ``skip`` the layers that no token runs; ``growing`` the longest target per task over
+    which their number grows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +36,7 @@ class Setting(BaseModel):
     name: str
     weights: str
     adapters: bool = False
+    priced: bool = False
     layers: int = 0  # L, where ``skip`` counts
     skip: list[int] = []
     growing: dict[str, int] = {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dlskip import artifact
 from dlskip.config import Params
 from dlskip.methods.base import FULL, Method, Setting, read_plan
 from dlskip.skip import FullDepth, Policy, Threshold
+from dlskip.skip.policy import BatchPolicy
 
 
 class Vanilla(Method):
@@ -18,7 +21,7 @@ class Vanilla(Method):
 
 
 class Learned(Method):
-    """The thresholded controllers, at every threshold and with nothing skipped.
+    """The thresholded controllers, at every threshold (or price) and with nothing skipped.
 
     Args:
         name: ``ours``, or an ablation's name.
@@ -28,13 +31,17 @@ class Learned(Method):
         self.name = name
 
     def settings(self, params: Params, backbone: str, seed: int) -> list[Setting]:
-        """Nothing skipped, then each threshold."""
+        """Nothing skipped, then each threshold; each price, if the controllers are told it."""
         where = artifact.directory(self.name, backbone, seed)
-        weights = where if self.name == "ours" else read_plan(where).settings[0].weights
-        names = [FULL, *map(str, params.evaluate.thresholds)]
-        return [Setting(name=name, weights=str(weights), adapters=True) for name in names]
+        weights = where if self.name == "ours" else Path(read_plan(where).settings[0].weights)
+        priced = artifact.as_trained(params, weights).model.prices is not None
+        prices, thresholds = (f"price {p}" for p in params.evaluate.prices), map(str, params.evaluate.thresholds)
+        names = [FULL, *(prices if priced else thresholds)]
+        return [Setting(name=name, weights=str(weights), adapters=True, priced=priced) for name in names]
 
     def policy(self, setting: Setting, task: str, batch: str) -> Policy:
         if setting.name == FULL:
             return FullDepth()
-        return Threshold(float(setting.name), "per_sample" if batch in ("1", "per_sample") else "majority")
+        rule: BatchPolicy = "per_sample" if batch in ("1", "per_sample") else "majority"
+        number = float(setting.name.removeprefix("price "))
+        return Threshold(0.5, rule, price=number) if setting.priced else Threshold(number, rule)

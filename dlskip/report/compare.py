@@ -143,17 +143,24 @@ def ablations(views: Sequence[View]) -> Table:
     threshold = ", ".join(dict.fromkeys(view.headline.ours.setting for view in views))
     return Table(
         "ablations", "Ablations: our method with one part changed or left out",
-        f"At threshold {threshold}, decided sample by sample. Each variant is compared with the one that it differs "
-        "from in what is changed alone; differences are the variant less that one, in points. A variant that scores "
-        "higher and skips less has not won: its AUC, the mean quality over the shares that both of the two cover, "
-        "compares them at equal cost. " + notes.intervals(views) + notes.missing(views),
+        f"At threshold {threshold} (told a price: where the share is nearest), decided sample by sample. Each variant "
+        "is compared with the one that it differs from in what is changed alone; differences are the variant less that "
+        "one, in points. A variant that scores higher and skips less has not won: its AUC, the mean quality over the "
+        "shares that both of the two cover, compares them at equal cost. "
+        + notes.intervals(views) + notes.missing(views),
         ["backbone", "variant", "what is changed", "compared with", *heads], rows,
     )  # fmt: skip
 
 
 def _by_sample(view: View, method: str) -> Run:
-    """A learned method at the headline threshold, deciding sample by sample as the ablations do."""
-    return Run(method, view.headline.ours.setting, _batch(view, method))
+    """A learned method at the headline threshold, deciding sample by sample as the ablations do.
+
+    One that is told a price: at the price at which it skips most nearly as much.
+    """
+    run = Run(method, view.headline.ours.setting, _batch(view, method))
+    if method not in view.priced:
+        return run
+    return view.nearest(method, view.one(view.headline.ours, "skip_ratio", view.tasks), view.tasks) or run
 
 
 def _batch(view: View, method: str) -> str:

@@ -72,7 +72,7 @@ def ablations(view: View) -> Figure:
     dot = {"color": style.INK, "linestyle": "none"}
     marks = [
         plt.Line2D([], [], marker="D", **dot, label=f"threshold {setting}"),
-        plt.Line2D([], [], marker="D", markerfacecolor="white", markersize=4.5, **dot, label="the other thresholds"),
+        plt.Line2D([], [], marker="D", markerfacecolor="white", markersize=4.5, **dot, label="the others"),
         plt.Line2D([], [], marker="|", markersize=14, markeredgewidth=1.6, **dot, label="the method it differs from"),
     ]
     figure.legend(handles=marks, loc="outside upper left", ncols=3, fontsize=9)
@@ -82,9 +82,9 @@ def ablations(view: View) -> Figure:
 
 
 def values(view: View, method: str, metric: str, tasks: Sequence[str]) -> dict[str, pd.Series]:
-    """By threshold, what was measured of each seed; ablations are evaluated per sample, and so ours beside them."""
+    """By setting, what was measured of each seed; ablations are evaluated per sample, and so ours beside them."""
     batch = view.headline.ours.batch if method == "ours" and "per_sample" not in view.batches else "per_sample"
-    found = {t: view.over(Run(method, t, batch), metric, tasks) for t in view.thresholds}
+    found = {t: view.over(Run(method, t, batch), metric, tasks) for t in view.settings(method)}
     return {threshold: series for threshold, series in found.items() if len(series)}
 
 

@@ -53,7 +53,8 @@ def payload(views: Sequence[View]) -> dict[str, Any]:
 
 def _start(view: View, method: str) -> dict[str, str]:
     """What a method's settings are, and whose unskipped run its line begins with (nothing: it has one of its own)."""
-    asks = "threshold" if view.settings(method) == view.thresholds else "share"
+    asked = {"price": view.prices, "threshold": view.thresholds}
+    asks = next((name for name, settings in asked.items() if settings == view.settings(method)), "share")
     begin = view.start(method).method
     return {"asks": asks, "start": "" if begin == method else begin}
 

@@ -73,9 +73,12 @@ class View:
         self.tasks = [*self.nlu, *self.mt]
         self.thresholds = [str(t) for t in params.evaluate.thresholds]
         self.shares = [str(s) for s in params.evaluate.shares]
+        self.prices = [f"price {p}" for p in params.evaluate.prices]
         self.batches = [str(b) for b in params.evaluate.batches]
         self.methods = [m for named in params.grid.methods for m in ([named, "random"] if named == "ours" else [named])]
         self.ablations = [m for m in self.methods if m in params.grid.ablations]
+        told = {name: params.ablations.variants[name].set.get("model", {}).get("prices") for name in self.ablations}
+        self.priced = [name for name, prices in told.items() if prices]
         rows = found.results[found.results["backbone"] == backbone]
         self.layers = found.layers[found.layers["backbone"] == backbone]
         self.curves = found.curves[found.curves["backbone"] == backbone]
@@ -125,10 +128,12 @@ class View:
         return {name: tasks for name, tasks in named.items() if tasks}
 
     def settings(self, method: str) -> list[str]:
-        """The settings that a method skips layers at: thresholds, or the shares asked for."""
+        """The settings that a method skips layers at: thresholds, prices, or the shares asked for."""
         if method == "vanilla":
             return [FULL]
-        return self.thresholds if method in ("ours", "random", *self.ablations) else self.shares
+        if method not in ("ours", "random", *self.ablations):
+            return self.shares
+        return self.prices if method in self.priced else self.thresholds
 
     def batch_of(self, method: str) -> str:
         """The batch rule that a method's quality is shown at."""

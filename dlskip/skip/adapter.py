@@ -36,22 +36,31 @@ class Adapter(nn.Module):
 class Head(nn.Module):
     """One-layer head on the adapter: ``logit = W3 GELU(A_l(h_l)[last]) + b3`` (eq 10), float32.
 
-    ``sigmoid(logit)`` is the probability that the *next* layer is skipped.
+    ``sigmoid(logit)`` is the probability that the *next* layer is skipped. A head that is told the price of a layer
+    has a second row: ``logit + x (W4 GELU(A_l(h_l)[last]) + b4)``, x being the scaled price (``Skipper.scaled``).
 
     Args:
         dim: D, the backbone's hidden size.
+        priced: Whether it is told a price.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, priced: bool = False) -> None:
         super().__init__()
-        self.out = nn.Linear(dim, 1)
+        self.out = nn.Linear(dim, 2 if priced else 1)
         nn.init.zeros_(self.out.weight)
 
     def init_skip(self, p: float) -> None:
-        """Sets the bias so that a fresh head skips with probability ``p``."""
-        nn.init.constant_(self.out.bias, math.log(p / (1 - p)))
+        """Sets the bias so that a fresh head skips with probability ``p``, at a higher price more often."""
+        with torch.no_grad():
+            self.out.bias[0] = math.log(p / (1 - p))
+            self.out.bias[1:] = 1.0
 
-    def forward(self, adapted: Tensor) -> Tensor:
-        """Maps the adapter's output (N, D) at the deciding tokens to logits (N,), float32."""
-        logits: Tensor = self.out(F.gelu(adapted.to(torch.float32))).squeeze(-1)
-        return logits
+    def forward(self, adapted: Tensor, price: Tensor | float = 0.0) -> Tensor:
+        """Maps the adapter's output (N, D) at the deciding tokens to logits (N,), float32.
+
+        Args:
+            adapted: (N, D).
+            price: The scaled price, one or (N,); a head that is told none ignores it.
+        """
+        read: Tensor = self.out(F.gelu(adapted.to(torch.float32)))
+        return read.squeeze(-1) if read.shape[-1] == 1 else read[..., 0] + price * read[..., 1]

@@ -32,14 +32,17 @@ class SkipLayer(nn.Module):
         dim: D.
         bottleneck: r of the adapter; 0 = none, and no head either.
         head: Whether this layer decides about the next one (l+1 is free to be skipped).
+        priced: Whether that head is told the price of a layer.
         skipper: The model-wide state.
     """
 
-    def __init__(self, block: nn.Module, index: int, dim: int, bottleneck: int, head: bool, skipper: Skipper) -> None:
+    def __init__(
+        self, block: nn.Module, index: int, dim: int, bottleneck: int, head: bool, priced: bool, skipper: Skipper
+    ) -> None:
         super().__init__()
         self.index = index
         self.adapter = Adapter(dim, bottleneck) if bottleneck else None
-        self.head = Head(dim) if head and bottleneck else None
+        self.head = Head(dim, priced) if head and bottleneck else None
         # Tuples hide the two references from nn.Module's registration (and are followed by deepcopy).
         self._hidden: tuple[nn.Module, Skipper] = (block, skipper)
         self._original = block.forward
@@ -91,7 +94,7 @@ class SkipLayer(nn.Module):
         assert self.head is not None and self.adapter is not None
         state = current.at_deciders(h)
         read = self.adapter(state) if adapted is None else current.at_deciders(adapted)
-        return state, self.head(read)
+        return state, self.head(read, current.price)
 
     def _run(self, current: Pass, h: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...] | None]:
         """Computes the block on the tokens that run it; the others keep their hidden state."""

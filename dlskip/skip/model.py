@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -28,6 +29,8 @@ class Skipper(nn.Module):
         bottleneck: r of the adapters; 0 attaches none, and no controllers: for masks that are given.
         reads: Whether a controller reads its layer's input (the decision is known before the layer has run) or output.
         kv_fill: ``copy`` fills keys/values from the layer below (the paper's); ``project`` from the layer's own K/V.
+        prices: Lowest and highest price of a layer (lambda) that the controllers are trained for and told; None = they
+            are told none.
     """
 
     def __init__(
@@ -36,13 +39,14 @@ class Skipper(nn.Module):
         bottleneck: int,
         reads: Literal["input", "output"] = "input",
         kv_fill: Literal["copy", "project"] = "copy",
+        prices: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         _, _, blocks = find_layers(model)
         stack = find_stack(model)
         config: Any = stack.config
         self.config = config
-        self.reads, self.kv_fill = reads, kv_fill
+        self.reads, self.kv_fill, self.prices = reads, kv_fill, prices
         self.enabled = True
         self.policy: Policy = FullDepth()
         self.deciders: Deciders | None = None
@@ -54,7 +58,8 @@ class Skipper(nn.Module):
             raise DlskipError(f"{count} layers leave none to skip: the first and the last always run", where="backbone")
         self.counter = Counter.zeros(count)
         self.layers = nn.ModuleList(
-            SkipLayer(block, i, dim, bottleneck, head=i < count - 2, skipper=self) for i, block in enumerate(blocks)
+            SkipLayer(block, i, dim, bottleneck, head=i < count - 2, priced=prices is not None, skipper=self)
+            for i, block in enumerate(blocks)
         )
         self._hooks = (
             stack.register_forward_pre_hook(self._begin, with_kwargs=True),
@@ -80,6 +85,23 @@ class Skipper(nn.Module):
         for layer in self.layers:
             if layer.head is not None:
                 layer.head.init_skip(p)  # type: ignore[operator, union-attr]
+
+    def scaled(self, price: Tensor | float | None) -> Tensor | float:
+        """A price on the logarithmic scale of its range: -1 at the lowest, 1 at the highest; 0 for None.
+
+        Raises:
+            DlskipError: The controllers are told no price, or it lies outside the range they were trained for.
+        """
+        if price is None:
+            return 0.0
+        if self.prices is None:
+            raise DlskipError("these controllers are told no price", where="price", mend="use a threshold")
+        low, high = self.prices
+        middle, reach = math.sqrt(low * high), math.log(high / low) / 2
+        x = (price / middle).log() / reach if isinstance(price, Tensor) else math.log(price / middle) / reach
+        if float(abs(x).max() if isinstance(x, Tensor) else abs(x)) > 1 + 1e-4:
+            raise DlskipError(f"{price} lies outside the range trained for", where="price", mend=f"{low:g} to {high:g}")
+        return x
 
     def cast_adapters(self, dtype: torch.dtype) -> None:
         """Keeps the adapters in the hidden states' dtype: for inference, which then casts nothing per call."""
@@ -150,7 +172,7 @@ class Skipper(nn.Module):
             cache = SkipCache(store=False)  # ragged passes need the fill rule even without a cache
         self.current = Pass(
             self.policy, tuple(inputs.shape[:2]), self.num_layers, inputs.device, kwargs.get("attention_mask"),
-            self.deciders, cache,
+            self.deciders, cache, self.scaled(self.policy.price),
         )  # fmt: skip
         return (), kwargs
 

@@ -57,6 +57,7 @@ class Pass:
         attention_mask: (B, S) of 0/1 or None; finds the last token of right-padded rows.
         deciders: None = the last token of each row decides for the row.
         cache: The pass's cache; None when no layer needs another's keys and values.
+        price: The scaled price of a layer, one or (N,), that the controllers are told.
     """
 
     def __init__(
@@ -68,8 +69,9 @@ class Pass:
         attention_mask: Tensor | None,
         deciders: Deciders | None,
         cache: SkipCache | None,
+        price: Tensor | float = 0.0,
     ) -> None:
-        self.policy, self.layers, self.deciders, self.cache = policy, layers, deciders, cache
+        self.policy, self.layers, self.deciders, self.cache, self.price = policy, layers, deciders, cache, price
         self.batch, self.tokens = shape
         if deciders is not None:
             self._places: tuple[Tensor, Tensor] | None = (deciders.rows, deciders.tokens)

@@ -24,6 +24,7 @@ class Policy:
     uses_heads = False  # whether the controllers' logits are needed
     uses_similarity = False  # whether a decision needs the output of the layer before it
     frees_last = False  # whether the last layer may be skipped too
+    price: Tensor | float | None = None  # lambda, one or (N,), that controllers trained over a range are told
 
     def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
         """Called once per pass: N deciding tokens, L layers, T tokens per row."""
@@ -101,18 +102,21 @@ class Threshold(Policy):
         threshold: In [0, 1].
         batch: ``per_sample``; ``majority`` (skip when more than half of the rows exceed the threshold), ``any`` (skip
             when at least one does), ``all`` (skip when all do).
+        price: Lambda, one or (N,), for controllers that are told it; None = the middle of their range.
     """
 
     uses_heads = True
 
-    def __init__(self, threshold: float, batch: BatchPolicy = "per_sample") -> None:
+    def __init__(
+        self, threshold: float, batch: BatchPolicy = "per_sample", *, price: Tensor | float | None = None
+    ) -> None:
         if not 0 <= threshold <= 1:
             raise DlskipError(f"threshold {threshold} is no probability", where="threshold", mend="use 0..1")
         if batch not in ("per_sample", "majority", "any", "all"):
             raise DlskipError(
                 f"unknown batch policy {batch!r}", where="batch_policy", mend="per_sample|majority|any|all"
             )
-        self.threshold, self.batch = threshold, batch
+        self.threshold, self.batch, self.price = threshold, batch, price
         # Compared as logits: no sigmoid, and exact at 0 and 1.
         self._limit = (
             math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.copysign(math.inf, threshold - 0.5)
@@ -154,12 +158,15 @@ class Sample(Policy):
     Args:
         generator: Source of the draws; on the CPU, so that results do not depend on the device.
         strategy: None samples from the controllers alone.
+        price: As of ``Threshold``.
     """
 
     uses_heads = True
 
-    def __init__(self, generator: torch.Generator, strategy: Strategy | None = None) -> None:
-        self.generator = generator
+    def __init__(
+        self, generator: torch.Generator, strategy: Strategy | None = None, *, price: Tensor | float | None = None
+    ) -> None:
+        self.generator, self.price = generator, price
         self.strategy = strategy if strategy is not None and strategy.m > 0 else None
         self.uses_similarity = self.strategy is not None
 

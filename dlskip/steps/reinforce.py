@@ -41,10 +41,22 @@ def draws() -> torch.Generator:
     return torch.Generator().manual_seed(int(torch.randint(2**62, (1,))))
 
 
-def policy_logits(skipper: Skipper, states: list[Tensor]) -> Tensor:
+def policy_logits(skipper: Skipper, states: list[Tensor], price: Tensor | float | None = None) -> Tensor:
     """The controllers' logits at recorded states, with gradient: A states (N, D) -> (N, A)."""
-    layers = [layer for layer in skipper.layers if layer.head is not None]
-    return torch.stack([layer.head(layer.adapter(s)) for layer, s in zip(layers, states, strict=True)], dim=1)  # type: ignore[operator]
+    layers, x = [layer for layer in skipper.layers if layer.head is not None], skipper.scaled(price)
+    return torch.stack([layer.head(layer.adapter(s), x) for layer, s in zip(layers, states, strict=True)], dim=1)  # type: ignore[operator]
+
+
+def drawn_prices(skipper: Skipper, batch: Batch, copies: int) -> Tensor | None:
+    """A price for each decision (N,) of a batch repeated ``copies`` times; None if the controllers are told none.
+
+    Log-uniform over the range. Copies of a row share theirs, since their rewards are compared.
+    """
+    if skipper.prices is None:
+        return None
+    low, high = skipper.prices
+    rows = low * (high / low) ** torch.rand(batch.input_ids.shape[0] // copies)
+    return rows.to(batch.rows.device)[batch.rows // copies]
 
 
 def strategy_at(config: RL, progress: float) -> Strategy | None:
@@ -67,14 +79,16 @@ class Trajectories:
 
     def __init__(self, policy: Sample, ce: Tensor, batch: Batch, config: RL, copies: int) -> None:
         self.policy, self.batch, self.config, self.copies = policy, batch, config, copies
+        self.price = policy.price
         self.skipped = torch.stack(policy.skipped, dim=1)
         self.bonus = torch.stack(policy.bonus, dim=1)
         self.layers_run = policy.layers - self.skipped.sum(dim=1).float()
-        self.reward = self.rewarded(ce.detach(), self.layers_run, batch)
+        self.reward = self.rewarded(ce.detach(), self.layers_run, batch, policy.price)
 
-    def rewarded(self, ce: Tensor, layers_run: Tensor, batch: Batch) -> Tensor:
+    def rewarded(self, ce: Tensor, layers_run: Tensor, batch: Batch, price: Tensor | float | None) -> Tensor:
         """Rewards (N,); with `sample` credit every token of a row earns the row's mean."""
-        r = reward(ce, layers_run, self.policy.layers, self.config.cost_weight, self.config.cost)
+        price = self.config.cost_weight if price is None else price
+        r = reward(ce, layers_run, self.policy.layers, price, self.config.cost)
         if self.config.credit == "token":
             return r
         total = torch.zeros(batch.input_ids.shape[0], device=r.device).index_add(0, batch.rows, r)
@@ -102,7 +116,7 @@ class Trajectories:
         ``weight`` (N,) sums to at most 1 as ``Batch.weight`` does. With `sample` credit a row's reward is earned by the
         actions of all its tokens, so each counts in full and not as its share of the row.
         """
-        logits = policy_logits(skipper, self.policy.states)
+        logits = policy_logits(skipper, self.policy.states, self.price)
         log_prob = action_log_prob(logits, self.skipped, self.bonus)
         bits = entropy(logits)
         full = weight if self.config.credit == "token" else weight * row_tokens(self.batch)[self.batch.rows]
@@ -147,7 +161,8 @@ class Reinforce(Step):
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
         copies = self.config.rollouts
         repeated = batch.repeat(copies)
-        policy = Sample(draws(), strategy_at(self.config, progress))
+        price = drawn_prices(self.skipper, repeated, copies)
+        policy = Sample(draws(), strategy_at(self.config, progress), price=price)
         with torch.no_grad(), self.skipper.using(policy, repeated.deciders):
             ce = F.cross_entropy(target_logits(self.model, repeated), repeated.targets, reduction="none")
         rolled = Trajectories(policy, ce, repeated, self.config, copies)
@@ -157,11 +172,13 @@ class Reinforce(Step):
         return loss, {**rolled.log(), "ce_reward": (ce * repeated.weight).sum(), "entropy": bits}
 
     def _greedy(self, rolled: Trajectories, batch: Batch) -> Tensor:
-        with torch.no_grad(), self.skipper.using(Threshold(0.5), batch.deciders):
+        told = rolled.price
+        price = told[grouped(rolled.batch, rolled.copies)[:, 0]] if isinstance(told, Tensor) else None
+        with torch.no_grad(), self.skipper.using(Threshold(0.5, price=price), batch.deciders):
             ce = F.cross_entropy(target_logits(self.model, batch), batch.targets, reduction="none")
         assert self.skipper.last is not None
         run = self.skipper.last.run_matrix().sum(dim=1).to(ce.device).float()
-        return rolled.rewarded(ce, run, batch)
+        return rolled.rewarded(ce, run, batch, price)
 
     def _ema(self, rewards: Tensor) -> Tensor:
         """The moving average before this step's rewards join it (bias-corrected; 0 at first)."""
