@@ -1,4 +1,4 @@
-"""A method's weights as they are deployed: LoRA folded in, adapters in the backbone's dtype."""
+"""A method's weights as they are deployed: LoRA folded in, adapters in the backbone's dtype, the lean forward."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dlskip import artifact, tuning
 from dlskip.config import Params
+from dlskip.fast import accelerate
 from dlskip.methods.base import Setting
 from dlskip.skip import Skipper, skipper_of
 
@@ -36,4 +37,5 @@ def deploy(params: Params, backbone: str, setting: Setting) -> Deployed:
     skipper = skipper_of(model) if skipping else None
     if skipper is not None:
         skipper.cast_adapters(next(model.parameters()).dtype)
+        accelerate(model)
     return Deployed(model, skipper, tokenizer)

@@ -18,6 +18,7 @@ from dlskip import tuning
 from dlskip.artifact import ADAPTERS
 from dlskip.backbone import find_layers
 from dlskip.errors import DlskipError
+from dlskip.fast import accelerate
 from dlskip.release_format import CONFIG, FILES, FULL, LORA_CONFIG, Release, ReleaseConfig, read_json, read_tensors
 from dlskip.skip import attach, skipper_of
 from dlskip.skip.policy import BatchPolicy
@@ -40,6 +41,7 @@ def from_pretrained(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
+    fast: bool = True,
 ) -> PreTrainedModel:
     """Loads a skipping model with its backbone, for ``generate()``, pipelines, PEFT and whatever takes a model.
 
@@ -63,6 +65,7 @@ def from_pretrained(
         dtype: The model's; ``auto`` = as its weights are stored.
         device: None = the CPU.
         trust_remote_code: Whether code in the base model's repository may run.
+        fast: Take the lean forward where the family has one (``dlskip.fast``); False = Transformers' own everywhere.
 
     Raises:
         DlskipError: Something is missing, broken, out of its range, or belongs to another backbone.
@@ -92,6 +95,8 @@ def from_pretrained(
         raise DlskipError("adapters of another shape", where=str(folder / ADAPTERS), mend=_MEND_BASE) from error
     skipper.cast_adapters(merged.dtype)
     skipper.policy = config.policy()
+    if fast:
+        accelerate(merged)
     release = Release(merged, config, tuned, trained)
     merged.dlskip_release = release
     merged.save_pretrained, merged.push_to_hub = release.save_pretrained, release.push_to_hub

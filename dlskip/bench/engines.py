@@ -60,14 +60,16 @@ class Exactly(Policy):
         self.share, self.batch = share, batch
         self.generator = torch.Generator().manual_seed(seed)
         self._pool: list[Tensor] = []
+        self._known: list[list[bool]] = []
         self._next = 0
 
     def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
         super().begin(n, layers, tokens, device)
         if not self._pool or self._pool[0].shape != (n, layers):
-            self._pool = [self._draw(n, layers).to(device) for _ in range(POOL)]
-        self._now = self._pool[self._next % POOL]
+            drawn = [self._draw(n, layers) for _ in range(POOL)]
+            self._pool, self._known = [masks.to(device) for masks in drawn], [masks[0].tolist() for masks in drawn]
         self._next += 1
+        self._now = self._pool[self._next % POOL]
 
     def _draw(self, n: int, layers: int) -> Tensor:
         """Masks (n, L) bool, True = run."""
@@ -81,6 +83,9 @@ class Exactly(Policy):
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
         return self._now[:, layer]
+
+    def alone(self, layer: int, logit: Tensor | None) -> bool | None:
+        return self._known[self._next % POOL][layer]
 
 
 def engines(

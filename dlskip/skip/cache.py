@@ -8,12 +8,45 @@ from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
 
 from dlskip.skip.selection import Selection
 
 
 class KeysCaptured(Exception):  # noqa: N818 - a signal, not an error
     """Raised inside a block's attention once its keys and values are known, so that nothing else is computed."""
+
+
+class GrowingLayer(DynamicLayer):
+    """A layer's keys and values in a buffer that doubles: a decoding step writes its token and copies nothing."""
+
+    _buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Appends keys and values (B, H, T, d); returns all (B, H, S, d)."""
+        if key_states.requires_grad or not self.is_initialized:
+            return super().update(key_states, value_states, *args, **kwargs)
+        assert self.keys is not None and self.values is not None
+        before, new = self.get_seq_length(), key_states.shape[-2]
+        if not self._holds(before + new):  # first step, full, or someone put other tensors here (beams, fewer rows)
+            shape = (*key_states.shape[:2], max(64, 2 * (before + new)), key_states.shape[-1])
+            self._buffers = key_states.new_empty(shape), value_states.new_empty((*shape[:-1], value_states.shape[-1]))
+            if before:
+                self._buffers[0][:, :, :before] = self.keys
+                self._buffers[1][:, :, :before] = self.values
+        assert self._buffers is not None
+        keys, values = self._buffers
+        keys[:, :, before : before + new] = key_states
+        values[:, :, before : before + new] = value_states
+        self.keys, self.values = keys[:, :, : before + new], values[:, :, : before + new]
+        return self.keys, self.values
+
+    def _holds(self, length: int) -> bool:
+        """Whether keys and values begin the buffers, which have room for ``length`` tokens."""
+        if self._buffers is None or self._buffers[0].shape[2] < length:
+            return False
+        pairs: Any = zip((self.keys, self.values), self._buffers, strict=True)
+        return all(x.data_ptr() == y.data_ptr() and x.stride() == y.stride() and len(x) == len(y) for x, y in pairs)
 
 
 class SkipCache(DynamicCache):
@@ -32,6 +65,9 @@ class SkipCache(DynamicCache):
 
     def __init__(self, config: PreTrainedConfig | None = None, *, store: bool = True) -> None:
         super().__init__(config=config)
+        self.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in self.layers]
+        if self.layer_class_to_replicate is DynamicLayer:
+            self.layer_class_to_replicate = GrowingLayer
         self.store = store
         self.fresh: tuple[Tensor, Tensor] | None = None
         self.selection: Selection | None = None
@@ -41,13 +77,23 @@ class SkipCache(DynamicCache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Takes the keys and values (B', H, Tq, d) of the tokens that run; returns (B', H, S, d) to attend to."""
-        fresh = self._merge(key_states, value_states)
+        fresh = self.merge(key_states, value_states, self.selection)
         if self._capture:
             raise KeysCaptured
         keys, values = super().update(*fresh, layer_idx, *args, **kwargs) if self.store else fresh
         if self.selection is None:
             return keys, values
         return keys[self.selection.rows], values[self.selection.rows]
+
+    def put(
+        self, keys: Tensor, values: Tensor, layer_idx: int, selection: Selection | None
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """``update`` for the tokens that ``selection`` names."""
+        self.selection = selection
+        try:
+            return self.update(keys, values, layer_idx)
+        finally:
+            self.selection = None
 
     def fill(self, layer_idx: int) -> None:
         """Stores the fresh keys and values at a layer that no token ran."""
@@ -63,9 +109,10 @@ class SkipCache(DynamicCache):
         finally:
             self.selection, self._capture = None, False
 
-    def _merge(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        if self.selection is not None and self.fresh is not None:
-            keys = self.selection.put_heads(self.fresh[0], keys)
-            values = self.selection.put_heads(self.fresh[1], values)
+    def merge(self, keys: Tensor, values: Tensor, selection: Selection | None) -> tuple[Tensor, Tensor]:
+        """Replaces the fresh keys and values of the tokens that ``selection`` names (None = all); returns all."""
+        if selection is not None and self.fresh is not None:
+            keys = selection.put_heads(self.fresh[0], keys)
+            values = selection.put_heads(self.fresh[1], values)
         self.fresh = (keys, values)
         return self.fresh

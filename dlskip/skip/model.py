@@ -57,6 +57,7 @@ class Skipper(nn.Module):
         if count < 3:
             raise DlskipError(f"{count} layers leave none to skip: the first and the last always run", where="backbone")
         self.counter = Counter.zeros(count)
+        self.replaced: list[nn.Module] = []  # modules of the backbone that were given a leaner forward
         self.layers = nn.ModuleList(
             SkipLayer(block, i, dim, bottleneck, head=i < count - 2, priced=prices is not None, skipper=self)
             for i, block in enumerate(blocks)
@@ -147,6 +148,8 @@ class Skipper(nn.Module):
             layer.restore()  # type: ignore[operator]
         for hook in self._hooks:
             hook.remove()
+        for module in self.replaced:
+            del module.forward
         delattr(_causal_lm(model), NAME)
 
     def _begin(

@@ -46,6 +46,9 @@ class Counter:
         return cls([0] * layers, [0] * layers)
 
 
+_ANSWERS = torch.tensor([False]), torch.tensor([True])
+
+
 class Pass:
     """The state of one forward pass of B rows of T new tokens.
 
@@ -94,6 +97,11 @@ class Pass:
         if layer not in self._counts:
             self._counts[layer] = int(run.sum())
         return self._counts[layer]
+
+    def answer(self, layer: int, runs: bool) -> None:
+        """Notes the decision of the only deciding token."""
+        self.runs[layer] = _ANSWERS[runs]
+        self._counts[layer] = int(runs)
 
     def is_free(self, layer: int) -> bool:
         """Whether ``layer`` may be skipped: never the first, and the last only by an early exit (§3.2)."""

@@ -40,6 +40,10 @@ class Policy:
         """
         return None
 
+    def alone(self, layer: int, logit: Tensor | None) -> bool | None:
+        """``decide`` for a single deciding token on the CPU, without a tensor; None = ask ``decide``."""
+        return None
+
     def observe(self, layer: int, before: Tensor, after: Tensor, ran: Tensor | None) -> None:
         """Sees the deciding tokens' states (N, D) before and after ``layer`` (only if ``uses_similarity``)."""
 
@@ -68,9 +72,13 @@ class Forced(Policy):
         if self.runs.shape[1] != layers or self.runs.shape[0] not in (1, n):
             raise DlskipError(f"masks of shape {tuple(self.runs.shape)}, need ({n}, {layers})", where="Forced")
         self._now = self.runs.expand(n, layers).to(device)
+        self._first: list[bool] = self.runs[0].tolist()
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
         return self._now[:, layer]
+
+    def alone(self, layer: int, logit: Tensor | None) -> bool | None:
+        return self._first[layer]
 
 
 class RandomSkip(Policy):
@@ -130,6 +138,10 @@ class Threshold(Policy):
         share = skip.float().mean()
         whole = share > 0.5 if self.batch == "majority" else share > 0 if self.batch == "any" else share == 1
         return (~whole).expand(self.n)
+
+    def alone(self, layer: int, logit: Tensor | None) -> bool | None:
+        assert logit is not None
+        return logit.item() <= self._limit
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,227 @@
+"""The stack's forward for inference: decisions, adapters and blocks in one loop, for the families that it knows.
+
+It is tested against the eager path, which runs whatever it does not support: training, other families, ragged passes,
+listeners inside the layers, outputs of every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from dlskip.backbone import find_layers, find_stack
+from dlskip.fast.block import FAMILIES, FastBlock, Span, normed, supported
+from dlskip.skip import Skipper, skipper_of
+from dlskip.skip.layer import SkipLayer
+from dlskip.skip.passes import Pass
+
+_IGNORED = {"return_dict", "cache_position", "num_items_in_batch"}  # no decoder layer of these families reads them
+_EVERY_LAYER = ("output_attentions", "output_hidden_states")
+
+
+def accelerate(model: nn.Module) -> bool:
+    """Gives a model with skipping attached the lean forward, where its family has one; returns whether it has.
+
+    The weights stay the modules' own (those of Q, K and V become views of one tensor); ``generate()``, hooks and PEFT
+    see the same tree, and what the lean forward does not support takes the eager path.
+
+    Raises:
+        DlskipError: No layer skipping is attached to ``model``.
+    """
+    skipper = skipper_of(model)
+    blocks = find_layers(model)[2]
+    if type(blocks[0]).__name__ not in FAMILIES:
+        return False
+    stack: Any = find_stack(model)
+    stack.forward = FastStack(stack, skipper, blocks).forward
+    skipper.replaced.append(stack)
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    if type(head) is nn.Linear and head.bias is None:
+        head.forward = _OneRow(head).forward
+        skipper.replaced.append(head)
+    return True
+
+
+class FastStack:
+    """A Llama-shaped stack's forward.
+
+    Args:
+        stack: Embedding, layers and final norm.
+        skipper: Its skipping.
+        blocks: Its layers.
+    """
+
+    def __init__(self, stack: Any, skipper: Skipper, blocks: nn.ModuleList) -> None:
+        self.stack, self.skipper, self.modules = stack, skipper, blocks
+        self._eager: Callable[..., Any] = stack.forward
+        self._blocks: list[FastBlock] | None = None
+        self._adapters: list[FastAdapter] = []
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the stack's own: ids (B, T) to the last hidden state (B, T, D)."""
+        current = self.skipper.current
+        cache = None if current is None else current.cache
+        if current is None or not self._may(current, attention_mask, kwargs):
+            return self._eager(
+                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
+                past_key_values=past_key_values, inputs_embeds=inputs_embeds, use_cache=use_cache, **kwargs,
+            )  # fmt: skip
+        h: Tensor = self.stack.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        past = cache.get_seq_length() if cache is not None else 0
+        if position_ids is None:
+            position_ids = torch.arange(past, past + h.shape[1], device=h.device)[None]
+        rope = self.stack.rotary_emb(h, position_ids=position_ids)
+        single = h.shape[0] == h.shape[1] == 1 and h.device.type == "cpu"
+        span = Span.of(rope, self._mask(h, attention_mask, cache, position_ids), single)
+        with _without_onednn(single):
+            h = self._run(h, span, current)
+            h = normed(self.stack.norm, h, single)
+        return BaseModelOutputWithPast(last_hidden_state=h, past_key_values=past_key_values)  # type: ignore[arg-type]
+
+    def _may(self, current: Pass, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
+        """Whether this pass can take the lean path; looks at the layers once per prompt."""
+        if torch.is_grad_enabled() or current.deciders is not None or current.policy.uses_similarity:
+            return False
+        config = self.skipper.config
+        if any(kwargs.get(name, getattr(config, name, False)) for name in _EVERY_LAYER):
+            return False
+        if kwargs.keys() - _IGNORED - set(_EVERY_LAYER) or not (mask is None or mask.dim() == 2):
+            return False
+        if current.tokens > 1 or self._blocks is None:
+            self._look(config)
+        return bool(self._blocks)
+
+    def _look(self, config: Any) -> None:
+        self._blocks, self._adapters = [], []
+        known = config._attn_implementation in ("sdpa", "eager")
+        whole = all("full" in kind for kind in getattr(config, "layer_types", None) or ["full"])
+        if known and whole and all(supported(block) for block in self.modules):
+            self._blocks = [FastBlock(block, i) for i, block in enumerate(self.modules)]
+            self._adapters = [FastAdapter(layer) for layer in self.skipper.layers]  # type: ignore[arg-type]
+
+    def _mask(self, h: Tensor, mask: Tensor | None, cache: Any, position_ids: Tensor) -> Tensor | None:
+        if h.shape[1] > 1:
+            made: Any = create_causal_mask(
+                config=self.skipper.config, inputs_embeds=h, attention_mask=mask, past_key_values=cache,
+                position_ids=position_ids,
+            )  # fmt: skip
+            return made  # type: ignore[no-any-return]
+        if mask is None or (mask.device.type == "cpu" and bool(mask.all())):
+            return None
+        return mask.bool()[:, None, None, :]
+
+    def _run(self, h: Tensor, span: Span, current: Pass) -> Tensor:
+        """All layers; the order of decisions is ``SkipLayer.forward``'s."""
+        assert self._blocks is not None
+        reads_input, counter = self.skipper.reads == "input", self.skipper.counter
+        for index, (block, adapter) in enumerate(zip(self._blocks, self._adapters, strict=True)):
+            decides = current.is_free(index + 1)
+            adapted = adapter(h, span.single)
+            if decides and reads_input:
+                _decide(current, index + 1, adapter, h, adapted, span.single)
+            counter.decided[index] += current.decided_tokens(index)
+            h, ran = self._layer(block, h, span, current)
+            counter.ran[index] += ran
+            if adapted is not None:
+                h = h + adapted.to(h.dtype)
+            if decides and not reads_input:
+                _decide(current, index + 1, adapter, h, None, span.single)
+        return h
+
+    def _layer(self, block: FastBlock, h: Tensor, span: Span, current: Pass) -> tuple[Tensor, int]:
+        """The layer's output and how many tokens it ran; those that skip it keep their state."""
+        some, selection = current.selection(block.index)
+        cache = current.cache
+        if cache is not None and self.skipper.kv_fill == "project" and (selection is not None or not some):
+            skipped = current.skipped_tokens(block.index)
+            block.fill(h if skipped is None else skipped.take(h), span.take(skipped), cache, skipped)
+        if not some:
+            if cache is not None:
+                cache.fill(block.index)
+            return h, 0
+        if selection is None:
+            return block(h, span, cache), current.batch * current.tokens
+        part = selection.take(h)
+        return selection.put(h, block(part, span.take(selection), cache, selection)), part.shape[0] * part.shape[1]
+
+
+class FastAdapter:
+    """A layer's adapter and head; a single token's are computed in float32, whose small products cost a fifth.
+
+    Args:
+        layer: Where they are.
+    """
+
+    def __init__(self, layer: SkipLayer) -> None:
+        self.module, self.head = layer.adapter, layer.head
+        if layer.adapter is not None:
+            down, up = layer.adapter.down, layer.adapter.up
+            self.single = [x.detach().to(torch.float32) for x in (down.weight, down.bias, up.weight, up.bias)]
+
+    def __call__(self, h: Tensor, single: bool) -> Tensor | None:
+        """(B, T, D) to the adapted residual, float32 if single; None without an adapter."""
+        if self.module is None:
+            return None
+        if not single:
+            return self.module(h)  # type: ignore[no-any-return]
+        down, down_bias, up, up_bias = self.single
+        return F.linear(F.gelu(F.linear(h.to(torch.float32), down, down_bias)), up, up_bias)
+
+
+def _decide(
+    current: Pass, layer: int, adapter: FastAdapter, h: Tensor, adapted: Tensor | None, single: bool
+) -> None:  # fmt: skip
+    """Asks the policy who runs ``layer``; ``adapted`` is what the controller reads, None = the adapter on ``h``."""
+    policy, state, logit = current.policy, None, None
+    if policy.uses_heads:
+        assert adapter.head is not None
+        state = current.at_deciders(h)
+        adapted = adapter(h, single) if adapted is None else adapted
+        assert adapted is not None
+        logit = adapter.head(current.at_deciders(adapted), current.price)
+    if single and (alone := policy.alone(layer, logit)) is not None:
+        current.answer(layer, alone)
+    else:
+        current.runs[layer] = policy.decide(layer, logit, state)
+
+
+class _OneRow:
+    """An output layer that multiplies one row as a vector, which on a CPU is a third faster."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., V)."""
+        weight = self.linear.weight
+        if x.numel() != x.shape[-1] or torch.is_grad_enabled() or x.device.type != "cpu":
+            return F.linear(x, weight)
+        return torch.mv(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
+
+
+@contextmanager
+def _without_onednn(single: bool) -> Iterator[None]:
+    """oneDNN sets up every product of one row anew, for 10 to 20 us; torch's own kernels do not."""
+    onednn: Any = torch.backends.mkldnn
+    before = onednn.enabled
+    onednn.enabled = before and not single
+    try:
+        yield
+    finally:
+        onednn.enabled = before
