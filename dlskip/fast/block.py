@@ -18,6 +18,7 @@ from dlskip.skip.selection import Selection
 
 # Their decoder layers are the same computation (Qwen2 with biases on Q, K and V).
 FAMILIES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
+FEW = 32  # tokens, up to which an adapter's small products are faster in float32 on a CPU
 _LINEARS = {"self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate_proj", "up_proj", "down_proj")}
 
 
@@ -29,19 +30,22 @@ class Span:
         cos, sin: (B or 1, T, 1, d); the first half of ``sin`` is negated, so that a rotation is two products.
         mask: (B, 1, T, S), boolean or added; None = no padding.
         single: Whether the pass is one token of one row on a CPU, where calls cost as much as arithmetic.
+        few: Whether it is a few tokens on a CPU.
     """
 
     cos: Tensor
     sin: Tensor
     mask: Tensor | None
     single: bool
+    few: bool
 
     @classmethod
-    def of(cls, rope: tuple[Tensor, Tensor], mask: Tensor | None, single: bool) -> Span:
-        """From a rotary embedding's (B or 1, T, d)."""
+    def of(cls, rope: tuple[Tensor, Tensor], mask: Tensor | None, h: Tensor) -> Span:
+        """From a rotary embedding's (B or 1, T, d), for hidden states (B, T, D)."""
         cos, sin = (x.unsqueeze(2) for x in rope)
         half = sin.shape[-1] // 2
-        return cls(cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1), mask, single)
+        tokens = h.shape[0] * h.shape[1] if h.device.type == "cpu" else FEW + 1
+        return cls(cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1), mask, tokens == 1, tokens <= FEW)
 
     def take(self, selection: Selection | None) -> Span:
         """The same for the rows selected."""
@@ -49,7 +53,7 @@ class Span:
             return self
         mask = None if self.mask is None else selection.take_mask(self.mask)
         cos, sin = selection.take_positions(self.cos), selection.take_positions(self.sin)
-        return Span(cos, sin, mask, single=False)
+        return Span(cos, sin, mask, single=False, few=self.few)
 
 
 class FastBlock:

@@ -87,11 +87,10 @@ class FastStack:
         if position_ids is None:
             position_ids = torch.arange(past, past + h.shape[1], device=h.device)[None]
         rope = self.stack.rotary_emb(h, position_ids=position_ids)
-        single = h.shape[0] == h.shape[1] == 1 and h.device.type == "cpu"
-        span = Span.of(rope, self._mask(h, attention_mask, cache, position_ids), single)
-        with _without_onednn(single):
+        span = Span.of(rope, self._mask(h, attention_mask, cache, position_ids), h)
+        with _without_onednn(span.single):
             h = self._run(h, span, current)
-            h = normed(self.stack.norm, h, single)
+            h = normed(self.stack.norm, h, span.single)
         return BaseModelOutputWithPast(last_hidden_state=h, past_key_values=past_key_values)  # type: ignore[arg-type]
 
     def _may(self, current: Pass, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
@@ -132,16 +131,16 @@ class FastStack:
         reads_input, counter = self.skipper.reads == "input", self.skipper.counter
         for index, (block, adapter) in enumerate(zip(self._blocks, self._adapters, strict=True)):
             decides = current.is_free(index + 1)
-            adapted = adapter(h, span.single)
+            adapted = adapter(h, span.few)
             if decides and reads_input:
-                _decide(current, index + 1, adapter, h, adapted, span.single)
+                _decide(current, index + 1, adapter, h, adapted, span)
             counter.decided[index] += current.decided_tokens(index)
             h, ran = self._layer(block, h, span, current)
             counter.ran[index] += ran
             if adapted is not None:
                 h = h + adapted.to(h.dtype)
             if decides and not reads_input:
-                _decide(current, index + 1, adapter, h, None, span.single)
+                _decide(current, index + 1, adapter, h, None, span)
         return h
 
     def _layer(self, block: FastBlock, h: Tensor, span: Span, current: Pass) -> tuple[Tensor, int]:
@@ -162,7 +161,7 @@ class FastStack:
 
 
 class FastAdapter:
-    """A layer's adapter and head; a single token's are computed in float32, whose small products cost a fifth.
+    """A layer's adapter and head; of a few tokens they are computed in float32, whose small products cost less.
 
     Args:
         layer: Where they are.
@@ -172,30 +171,30 @@ class FastAdapter:
         self.module, self.head = layer.adapter, layer.head
         if layer.adapter is not None:
             down, up = layer.adapter.down, layer.adapter.up
-            self.single = [x.detach().to(torch.float32) for x in (down.weight, down.bias, up.weight, up.bias)]
+            self.float32 = [x.detach().to(torch.float32) for x in (down.weight, down.bias, up.weight, up.bias)]
 
-    def __call__(self, h: Tensor, single: bool) -> Tensor | None:
-        """(B, T, D) to the adapted residual, float32 if single; None without an adapter."""
+    def __call__(self, h: Tensor, few: bool) -> Tensor | None:
+        """(B, T, D) to the adapted residual, float32 if they are few; None without an adapter."""
         if self.module is None:
             return None
-        if not single:
+        if not few:
             return self.module(h)  # type: ignore[no-any-return]
-        down, down_bias, up, up_bias = self.single
+        down, down_bias, up, up_bias = self.float32
         return F.linear(F.gelu(F.linear(h.to(torch.float32), down, down_bias)), up, up_bias)
 
 
 def _decide(
-    current: Pass, layer: int, adapter: FastAdapter, h: Tensor, adapted: Tensor | None, single: bool
+    current: Pass, layer: int, adapter: FastAdapter, h: Tensor, adapted: Tensor | None, span: Span
 ) -> None:  # fmt: skip
     """Asks the policy who runs ``layer``; ``adapted`` is what the controller reads, None = the adapter on ``h``."""
     policy, state, logit = current.policy, None, None
     if policy.uses_heads:
         assert adapter.head is not None
         state = current.at_deciders(h)
-        adapted = adapter(h, single) if adapted is None else adapted
+        adapted = adapter(h, span.few) if adapted is None else adapted
         assert adapted is not None
         logit = adapter.head(current.at_deciders(adapted), current.price)
-    if single and (alone := policy.alone(layer, logit)) is not None:
+    if span.single and (alone := policy.alone(layer, logit)) is not None:
         current.answer(layer, alone)
     else:
         current.runs[layer] = policy.decide(layer, logit, state)
