@@ -44,7 +44,7 @@ def accelerate(model: nn.Module) -> bool:
     skipper.replaced.append(stack)
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
     if type(head) is nn.Linear and head.bias is None:
-        head.forward = _OneRow(head).forward
+        head.forward = FastHead(head).forward
         skipper.replaced.append(head)
     return True
 
@@ -200,8 +200,12 @@ def _decide(
         current.runs[layer] = policy.decide(layer, logit, state)
 
 
-class _OneRow:
-    """An output layer that multiplies one row as a vector, which on a CPU is a third faster."""
+class FastHead:
+    """An output layer for the last tokens of a batch, (B, 1, D) cut out of (B, T, D).
+
+    One row is multiplied as a vector, which on a CPU is a third faster. Several lie apart in memory, and torch would
+    multiply each of them by itself where nothing needs a gradient: they are gathered first.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         self.linear = linear
@@ -209,9 +213,11 @@ class _OneRow:
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., V)."""
         weight = self.linear.weight
-        if x.numel() != x.shape[-1] or torch.is_grad_enabled() or x.device.type != "cpu":
+        if torch.is_grad_enabled() or x.dim() < 3:
             return F.linear(x, weight)
-        return torch.mv(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
+        if x.numel() == x.shape[-1] and x.device.type == "cpu":
+            return torch.mv(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
+        return F.linear(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
 
 
 @contextmanager
