@@ -200,3 +200,12 @@ def test_decoding_writes_into_place(skipping: Any) -> None:
             fast(input_ids=torch.tensor(ids), past_key_values=cache)
             places.append(cache.layers[3].keys.data_ptr())
     assert len(set(places[1:])) == 1
+
+
+@pytest.mark.parametrize("shape", [(32,), (1, 32), (3, 32), (1, 1, 32), (3, 1, 32), (3, 4, 32)])
+def test_the_output_layer_is_the_same_product(skipping: Any, shape: tuple[int, ...]) -> None:
+    eager, fast = pair(skipping, "llama")
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    apart = torch.stack([x, x], dim=-2)[..., 1, :]  # rows that lie apart, as the last tokens of a batch do
+    with torch.no_grad():
+        torch.testing.assert_close(fast.lm_head(apart), eager.lm_head(x))

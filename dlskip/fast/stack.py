@@ -213,10 +213,12 @@ class FastHead:
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., V)."""
         weight = self.linear.weight
-        if torch.is_grad_enabled() or x.dim() < 3:
+        if torch.is_grad_enabled():
             return F.linear(x, weight)
         if x.numel() == x.shape[-1] and x.device.type == "cpu":
             return torch.mv(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
+        if x.dim() < 3:
+            return F.linear(x, weight)
         return F.linear(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
 
 
