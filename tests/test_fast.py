@@ -146,6 +146,15 @@ def test_what_it_does_not_know_takes_the_eager_path(skipping: Any) -> None:
     assert all(p.grad is not None for p in find_layers(fast)[2].parameters())
 
 
+def test_attention_within_a_window_takes_the_eager_path(skipping: Any) -> None:
+    eager, fast = pair(skipping, "mistral")
+    for model in (eager, fast):
+        skipper_of(model).config.sliding_window = 3
+    prompts = [[5, 6, 7, 8, 9, 10, 11]]
+    assert torch.equal(decoded(fast, Threshold(0.5), prompts)[0], decoded(eager, Threshold(0.5), prompts)[0])
+    assert not ran_fast(fast)
+
+
 def test_taking_it_off_gives_the_backbone_back(skipping: Any) -> None:
     _, fast = pair(skipping, "llama")
     decoded(fast, FullDepth(), [[5, 6, 7]])

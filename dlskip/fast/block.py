@@ -140,7 +140,7 @@ def supported(block: nn.Module) -> bool:
     if any(getattr(parts.mlp, name).bias is not None for name in _LINEARS["mlp"]):
         return False
     attention = parts.self_attn
-    if getattr(attention, "sliding_window", None) or attention.scaling != attention.head_dim**-0.5:
+    if attention.scaling != attention.head_dim**-0.5:
         return False
     if type(parts.mlp.act_fn).__name__ not in ("SiLU", "SiLUActivation"):
         return False

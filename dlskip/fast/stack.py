@@ -102,14 +102,15 @@ class FastStack:
             return False
         if kwargs.keys() - _IGNORED - set(_EVERY_LAYER) or not (mask is None or mask.dim() == 2):
             return False
-        if current.tokens > 1 or self._blocks is None:
+        if current.tokens > 1 or current.cache is None or not current.cache.get_seq_length():
             self._look(config)
         return bool(self._blocks)
 
     def _look(self, config: Any) -> None:
         self._blocks, self._adapters = [], []
         known = config._attn_implementation in ("sdpa", "eager")
-        whole = all("full" in kind for kind in getattr(config, "layer_types", None) or ["full"])
+        whole = not getattr(config, "sliding_window", None)
+        whole = whole and all("full" in kind for kind in getattr(config, "layer_types", None) or ["full"])
         if known and whole and all(supported(block) for block in self.modules):
             self._blocks = [FastBlock(block, i) for i, block in enumerate(self.modules)]
             self._adapters = [FastAdapter(layer) for layer in self.skipper.layers]  # type: ignore[arg-type]
