@@ -23,6 +23,7 @@ from dlskip.errors import DlskipError
 
 RECIPES = Path("recipes")
 DEFAULT = "embedded"
+_NULL = "tag:yaml.org,2002:null"
 
 
 def names(directory: Path = RECIPES) -> list[str]:
@@ -45,7 +46,8 @@ def render(name: str, overrides: dict[str, Any] | None = None, directory: Path =
     if not path.is_file():
         raise DlskipError(f"no recipe {name!r}", where=str(directory), mend=f"one of {', '.join(names(directory))}")
     yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 120, True
+    yaml.width, yaml.preserve_quotes = 4096, True  # no line is folded, as in the default
+    yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(_NULL, "null"))
     text = (directory / f"{DEFAULT}.yaml").read_text(encoding="utf-8")
     params = yaml.load(text)
     if name != DEFAULT:

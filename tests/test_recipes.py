@@ -86,6 +86,14 @@ def test_changes_on_the_command_line_win(monkeypatch):
     assert variants["no_mixer"].start == "skip_pretrain" and "no_pretrain" in variants, "one key, not the whole mapping"
 
 
+def test_only_what_a_recipe_changes_reads_differently() -> None:
+    before, after = (recipe.render(name, directory=REPO / "recipes").splitlines() for name in ("embedded", "glue"))
+    assert len(before) == len(after)
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert changed
+    assert not any("null" in line or "prices" in line for line in changed)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

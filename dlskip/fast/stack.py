@@ -198,7 +198,7 @@ def _decide(
     if span.single and (alone := policy.alone(layer, logit)) is not None:
         current.answer(layer, alone)
     else:
-        current.runs[layer] = policy.decide(layer, logit, state)
+        current.note(layer, policy.decide(layer, logit, state))
 
 
 class FastHead:

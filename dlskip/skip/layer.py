@@ -75,7 +75,7 @@ class SkipLayer(nn.Module):
         if decides and skipper.reads == "input":
             state, logit = self._control(current, h, adapted)
             if not policy.uses_similarity:  # known before this layer has run
-                current.runs[following] = policy.decide(following, logit, state)
+                current.note(following, policy.decide(following, logit, state))
         out, rest = self._run(current, h, kwargs)
         out = out if adapted is None else out + adapted
         if decides and skipper.reads == "output":
@@ -84,7 +84,7 @@ class SkipLayer(nn.Module):
             ran = current.runs[self.index]
             policy.observe(self.index, current.at_deciders(h), current.at_deciders(out), ran)
         if decides and (policy.uses_similarity or skipper.reads == "output"):
-            current.runs[following] = policy.decide(following, logit, state)
+            current.note(following, policy.decide(following, logit, state))
         return out if rest is None else (out, *rest)
 
     def _control(self, current: Pass, h: Tensor, adapted: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

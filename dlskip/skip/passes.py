@@ -49,6 +49,25 @@ class Counter:
 _ANSWERS = torch.tensor([False]), torch.tensor([True])
 
 
+class _OnItsWay:
+    """A decision being copied to the host, queued behind what decided it and ahead of the layer that runs meanwhile.
+
+    Args:
+        run: (N,) bool on a CUDA device.
+    """
+
+    def __init__(self, run: Tensor) -> None:
+        self._host = torch.empty(run.shape, dtype=run.dtype, pin_memory=True)
+        self._host.copy_(run, non_blocking=True)
+        self._copied = torch.cuda.Event()
+        self._copied.record()
+
+    def arrived(self) -> Tensor:
+        """The decision on the CPU; waits for it alone, not for what was queued after it."""
+        self._copied.synchronize()
+        return self._host
+
+
 class Pass:
     """The state of one forward pass of B rows of T new tokens.
 
@@ -83,6 +102,7 @@ class Pass:
         self.deciding = self.batch if deciders is None else len(deciders.rows)  # N
         self.runs: list[Tensor | None] = [None] * layers  # per layer: (N,) bool, None = all
         self._counts: dict[int, int] = {}
+        self._copies: dict[int, _OnItsWay] = {}
         policy.begin(self.deciding, layers, self.tokens, device)
 
     def at_deciders(self, h: Tensor) -> Tensor:
@@ -90,13 +110,20 @@ class Pass:
         return h[:, -1] if self._places is None else h[self._places]
 
     def count(self, layer: int) -> int:
-        """How many of the deciding tokens run ``layer``: asked for once, since on an accelerator it waits."""
+        """How many of the deciding tokens run ``layer``."""
         run = self.runs[layer]
         if run is None:
             return self.deciding
         if layer not in self._counts:
-            self._counts[layer] = int(run.sum())
+            copy = self._copies.get(layer)
+            self._counts[layer] = int((run if copy is None else copy.arrived()).sum())
         return self._counts[layer]
+
+    def note(self, layer: int, run: Tensor | None) -> None:
+        """Notes who runs ``layer``: (N,) bool, None = all. On CUDA it leaves for the host at once (method §2)."""
+        self.runs[layer] = run
+        if run is not None and run.is_cuda:
+            self._copies[layer] = _OnItsWay(run)
 
     def answer(self, layer: int, runs: bool) -> None:
         """Notes the decision of the only deciding token."""
@@ -115,7 +142,7 @@ class Pass:
         if not count:
             return False, None
         if self.deciders is None:
-            return True, Selection(run.nonzero().squeeze(1))
+            return True, Selection(_where(run, count))
         tokens = run[self.deciders.owner] & self.deciders.valid  # (B, T)
         some = tokens.any(dim=1)
         if bool((tokens == (some[:, None] & self.deciders.valid)).all()):  # every row runs whole or not at all
@@ -129,7 +156,7 @@ class Pass:
         if not self.count(layer):
             return None
         if self.deciders is None:
-            return Selection((~run).nonzero().squeeze(1))
+            return Selection(_where(~run, self.deciding - self.count(layer)))
         return Selection.of_tokens(~run[self.deciders.owner] & self.deciders.valid)
 
     def decided_tokens(self, layer: int) -> int:
@@ -145,6 +172,11 @@ class Pass:
         """All decisions of the pass: (N, L) bool on the CPU, True = ran."""
         ones = torch.ones(self.deciding, dtype=torch.bool)
         return torch.stack([ones if run is None else run.cpu() for run in self.runs], dim=1)
+
+
+def _where(rows: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` True entries of (N,) bool: with the count known, nothing waits for the device."""
+    return torch.nonzero_static(rows, size=count).squeeze(1)
 
 
 def _last_places(
