@@ -42,6 +42,7 @@ def from_pretrained(
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     fast: bool = True,
+    compile: bool = False,
 ) -> PreTrainedModel:
     """Loads a skipping model with its backbone, for ``generate()``, pipelines, PEFT and whatever takes a model.
 
@@ -66,6 +67,8 @@ def from_pretrained(
         device: None = the CPU.
         trust_remote_code: Whether code in the base model's repository may run.
         fast: Take the lean forward where the family has one (``dlskip.fast``); False = Transformers' own everywhere.
+        compile: Decode a single row on a CPU through compiled code: faster, but it needs a C++ compiler, and about a
+            minute where a model of this shape is first met on this machine.
 
     Raises:
         DlskipError: Something is missing, broken, out of its range, or belongs to another backbone.
@@ -96,7 +99,7 @@ def from_pretrained(
     skipper.cast_adapters(merged.dtype)
     skipper.policy = config.policy()
     if fast:
-        accelerate(merged)
+        accelerate(merged, compile=compile)
     release = Release(merged, config, tuned, trained)
     merged.dlskip_release = release
     merged.save_pretrained, merged.push_to_hub = release.save_pretrained, release.push_to_hub

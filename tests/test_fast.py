@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from transformers.cache_utils import DynamicLayer
 
 from dlskip.backbone import find_layers, find_stack
 from dlskip.batches import left_pad
+from dlskip.errors import DlskipError
 from dlskip.fast import accelerate
+from dlskip.fast.compiled import compiled
 from dlskip.fast.stack import FastStack
 from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sample, Strategy, Threshold, skipper_of
 from dlskip.skip.cache import GrowingLayer
@@ -218,3 +222,75 @@ def test_the_output_layer_is_the_same_product(skipping: Any, shape: tuple[int, .
     apart = torch.stack([x, x], dim=-2)[..., 1, :]  # rows that lie apart, as the last tokens of a batch do
     with torch.no_grad():
         torch.testing.assert_close(fast.lm_head(apart), eager.lm_head(x))
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize("prices", [None, (0.3, 2.0)])
+@pytest.mark.parametrize("family", KNOWN)
+def test_compiled_and_lean_agree(skipping: Any, family: str, prices: tuple[float, float] | None) -> None:
+    eager, fast = pair(skipping, family, prices=prices)
+    accelerate(fast, compile=True)
+    for name in ("full", "alike", "random", "threshold", "exit"):
+        policy = [policy_of(name, 1), policy_of(name, 1)]
+        if prices is not None and isinstance(policy[0], Threshold):
+            policy = [Threshold(0.5, price=0.5), Threshold(0.5, price=0.5)]
+        for model in (eager, fast):
+            skipper_of(model).reset_counter()
+        logits, tokens, runs = decoded(eager, policy[0], [[5, 6, 7, 8]], new=8)
+        found, found_tokens, found_runs = decoded(fast, policy[1], [[5, 6, 7, 8]], new=8)
+        assert torch.equal(torch.stack(runs), torch.stack(found_runs))
+        assert torch.equal(tokens, found_tokens)
+        torch.testing.assert_close(found, logits, rtol=2e-4, atol=2e-4)
+        assert skipper_of(fast).counter == skipper_of(eager).counter
+    assert find_stack(fast).forward.__self__._single is not None
+
+
+@needs_compiler
+def test_compiled_code_follows_the_weights(skipping: Any) -> None:
+    eager, fast = pair(skipping, "llama")
+    accelerate(fast, compile=True)
+    decoded(fast, FullDepth(), [[5, 6, 7]])
+    other = copy.deepcopy(fast)
+    with torch.no_grad():
+        for model in (eager, other):
+            for parameter in model.parameters():
+                parameter.mul_(0.5)
+    torch.testing.assert_close(decoded(other, Threshold(0.5), [[5, 6]])[0], decoded(eager, Threshold(0.5), [[5, 6]])[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize(("options", "batch"), [({"reads": "output"}, 1), ({"kv_fill": "project"}, 1), ({}, 2)])
+def test_what_is_not_compiled_takes_the_lean_forward(skipping: Any, options: dict[str, str], batch: int) -> None:
+    eager, fast = pair(skipping, "llama", **options)
+    accelerate(fast, compile=True)
+    prompts = [[5, 6, 7], [8, 9, 10]][:batch]
+    torch.testing.assert_close(
+        decoded(fast, Threshold(0.5), prompts)[0], decoded(eager, Threshold(0.5), prompts)[0], rtol=2e-4, atol=2e-4
+    )
+
+
+def test_compiled_code_can_be_switched_off_again(skipping: Any) -> None:
+    _, fast = pair(skipping, "llama")
+    stack = find_stack(fast).forward.__self__
+    assert accelerate(fast, compile=True) and stack.compile
+    assert accelerate(fast) and not stack.compile
+    assert find_stack(fast).forward.__self__ is stack
+    skipper_of(fast).detach_from(fast)
+    assert "forward" not in vars(find_stack(fast))
+
+
+@needs_compiler
+def test_a_failing_compiler_is_named(
+    skipping: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:  # fmt: skip
+    _, fast = pair(skipping, "llama")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.export, "export", lambda *_: (_ for _ in ()).throw(RuntimeError("no compiler here")))
+    compiled.cache_clear()
+    accelerate(fast, compile=True)
+    with pytest.raises(DlskipError, match=r"no compiler here[\s\S]*install a C\+\+ compiler"):
+        decoded(fast, FullDepth(), [[5, 6, 7]])
+    assert not list(tmp_path.rglob("*.pt2"))

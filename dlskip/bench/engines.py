@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from dlskip.export import cut
+from dlskip.fast import accelerate
 from dlskip.skip import FullDepth, Policy, Threshold, skipper_of
 
-Kind = Literal["plain", "full", "random", "alike", "cut", "learned", "exit"]
+Kind = Literal["plain", "full", "random", "alike", "cut", "learned", "exit", "compiled"]
 PLAIN, FULL, SMALLEST = "plain", "full", "cut to 2"  # the engines that all others are compared with
+FULL_COMPILED = "full, compiled"
 POOL = 61  # masks drawn beforehand: a prime, so that they fall on other tokens in every turn
 
 
@@ -24,8 +26,8 @@ class Engine:
 
     Args:
         name: In tables.
-        kind: ``plain``, ``cut`` and ``exit`` run the bare backbone; ``full``, ``random``, ``alike`` and ``learned`` the
-            wrapped model, whose counter says what was skipped.
+        kind: ``plain``, ``cut`` and ``exit`` run the bare backbone; the others the wrapped model, whose counter says
+            what was skipped.
         model: A Transformers model.
         share: Of layers, that it was asked to skip: engines of one share are compared.
         cut_out: Share of the layers that ``model`` has lost; None where a share has no meaning.
@@ -44,7 +46,7 @@ class Engine:
     @property
     def wrapped(self) -> bool:
         """Whether layers of ``model`` may be skipped."""
-        return self.kind in ("full", "random", "alike", "learned")
+        return self.kind not in ("plain", "cut", "exit")
 
 
 class Exactly(Policy):
@@ -96,6 +98,7 @@ def engines(
     batch: int,
     *,
     exit_at: int | None = None,
+    compile: bool = False,
 ) -> list[Engine]:
     """All that is compared at a batch size; the plain backbone first, the wrapped model at full depth second.
 
@@ -106,12 +109,25 @@ def engines(
         thresholds: Of the learned policy.
         batch: Rows.
         exit_at: Layers of Transformers' own early-exit drafter; None leaves it out.
+        compile: Add the wrapped model through compiled code, which serves batch 1.
     """
     skipper = skipper_of(model)
     layers = skipper.num_layers
 
     def under(policy: Policy, name: str, kind: Kind, share: float | None = None) -> Engine:
         return Engine(name, kind, model, share, context=lambda: skipper.using(policy))
+
+    @contextmanager
+    def compiled(policy: Policy) -> Iterator[None]:
+        accelerate(model, compile=True)
+        try:
+            with skipper.using(policy):
+                yield
+        finally:
+            accelerate(model)
+
+    def through(policy: Policy, name: str) -> Engine:
+        return Engine(f"{name}, compiled", "compiled", model, context=lambda: compiled(policy))
 
     def without(skipped: int, name: str, share: float | None = None) -> Engine:
         return Engine(name, "cut", cut(plain, evenly(layers, skipped)), share, skipped / layers)
@@ -124,6 +140,10 @@ def engines(
         found.append(without(min(layers - 2, round(share * layers)), f"cut {share:g}", share))
     found += [under(Threshold(t), f"learned {t:g}", "learned") for t in thresholds]
     found.append(without(layers - 2, SMALLEST))
+    if compile and batch == 1:
+        found.append(through(FullDepth(), FULL))
+        found += [through(Exactly(share), f"random {share:g}") for share in shares]
+        found += [through(Threshold(t), f"learned {t:g}") for t in thresholds]
     if exit_at is not None and batch == 1:  # it can only run one prompt at a time
         found.append(Engine(f"exit at {exit_at}", "exit", plain, options={"assistant_early_exit": exit_at}))
     return found

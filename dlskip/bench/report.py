@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from dlskip.bench.engines import FULL, PLAIN, SMALLEST
+from dlskip.bench.engines import FULL, FULL_COMPILED, PLAIN, SMALLEST
 from dlskip.bench.measure import Sample
 from dlskip.report import style
 
@@ -22,6 +22,7 @@ _LOOKS = {
     "alike": ("Random masks, alike in a batch", "#e9a06a", "P"),
     "learned": ("Learned policy", style.OURS, "o"),
     "cut": ("Statically cut backbone", "#75a23a", "s"),
+    "compiled": ("Random masks and learned policy, compiled code", "#1a5276", "D"),
     "exit": ("Early-exit assisted generation", "#662b28", "<"),
 }
 
@@ -29,7 +30,8 @@ _LOOKS = {
 def rows(samples: Mapping[str, Sample], batch: int, layers: int) -> list[dict[str, Any]]:
     """One batch size as tidy rows, one per engine and phase.
 
-    ``speedup`` is against the same model at full depth: the wrapped one, or the plain backbone for what runs that.
+    ``speedup`` is against the same model at full depth: the wrapped one, compiled or not, or the plain backbone for
+    what runs that.
     ``ideal`` is what the skipped share could give if nothing but layers were saved and nothing added, from the plain
     backbone's own costs: it takes ``rest + L c`` whole and ``rest + 2 c`` cut to two layers, hence c; ``efficiency`` is
     speed-up over ideal. ``against_plain`` compares with the plain backbone, ``against_cut`` with the cut model of the
@@ -39,16 +41,18 @@ def rows(samples: Mapping[str, Sample], batch: int, layers: int) -> list[dict[st
     cuts = {sample.share: sample for sample in samples.values() if sample.kind == "cut"}
     for phase in PHASES:
         plain, full, small = (samples[name].ms(phase) for name in (PLAIN, FULL, SMALLEST))
+        compiled = samples[FULL_COMPILED].ms(phase) if FULL_COMPILED in samples else full
         layer = (plain - small) / (layers - 2)
         for name, sample in samples.items():
             ms, bare = sample.ms(phase), sample.kind in ("plain", "cut", "exit")
+            whole = plain if bare else compiled if sample.kind == "compiled" else full
             low, high = sample.spread(phase)
             row: dict[str, Any] = {
                 "batch": batch, "phase": phase, "engine": name, "kind": sample.kind,
                 "skipped": sample.skipped.get(phase), "ms": ms, "ms_low": low, "ms_high": high,
-                "speedup": (plain if bare else full) / ms, "against_plain": plain / ms, "peak_mb": sample.peak_mb,
+                "speedup": whole / ms, "against_plain": plain / ms, "peak_mb": sample.peak_mb,
             }  # fmt: skip
-            if row["skipped"] is not None:
+            if row["skipped"] is not None and sample.kind != "compiled":  # whose layers cost something else
                 row["ideal"] = plain / (plain - row["skipped"] * layers * layer)
                 row["efficiency"] = row["speedup"] / row["ideal"]
             if sample.kind in ("random", "alike"):
@@ -83,6 +87,10 @@ def words(table: pd.DataFrame) -> list[str]:
             text += f"; SLOWER than full depth: {', '.join(lost['engine'])}"
         elif len(gain):
             text += f"; skipping pays from {100 * gain.min():.0f} % on"
+        code = part[part["kind"] == "compiled"]
+        if phase == "decode" and len(code):
+            times = ", ".join(f"{r.against_plain:.2f} ({100 * r.skipped:.0f} % skipped)" for r in code.itertuples())
+            text += f"; compiled, times the plain backbone's speed: {times}"
         said.append(text.replace("-", "−", 1) if over < 0 else text)
     return said
 

@@ -32,6 +32,7 @@ def bench(
     repeats: int,
     pad: int,
     exit_at: int | None = None,
+    compile: bool = False,
     about: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Times every engine at every batch size and writes the report; returns its rows.
@@ -46,6 +47,7 @@ def bench(
         repeats: Turns.
         pad: Padding id.
         exit_at: Layers of the early-exit drafter.
+        compile: Time compiled code too.
         about: What stands in the report's head beside what is measured here.
 
     Raises:
@@ -58,7 +60,7 @@ def bench(
     rows: list[dict[str, Any]] = []
     for batch in batches:
         chosen = [prompts[i % len(prompts)] for i in range(batch)]
-        todo = engines(plain, model, shares, thresholds, batch, exit_at=exit_at)
+        todo = engines(plain, model, shares, thresholds, batch, exit_at=exit_at, compile=compile)
         samples[batch] = measure(todo, chosen, pad=pad, tokens=tokens, repeats=repeats)
         rows += report.rows(samples[batch], batch, layers)
     table = pd.DataFrame(rows)

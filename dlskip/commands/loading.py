@@ -33,7 +33,7 @@ def load(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
         options.model, threshold=options.threshold, price=options.price, budget=options.budget,
         batch_policy=options.batch_policy, kv_fill=options.kv_fill,
         backbone=options.backbone, revision=options.revision, dtype=options.dtype, device=options.device,
-        trust_remote_code=options.trust_remote_code,
+        trust_remote_code=options.trust_remote_code, compile=options.compile,
     )  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(
         model.name_or_path,

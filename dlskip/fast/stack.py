@@ -18,6 +18,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from dlskip.backbone import find_layers, find_stack
 from dlskip.fast.block import FAMILIES, FastBlock, Span, normed, supported
+from dlskip.fast.compiled import compiled_product
+from dlskip.fast.single import SingleToken
 from dlskip.skip import Skipper, skipper_of
 from dlskip.skip.layer import SkipLayer
 from dlskip.skip.passes import Pass
@@ -26,11 +28,17 @@ _IGNORED = {"return_dict", "cache_position", "num_items_in_batch"}  # no decoder
 _EVERY_LAYER = ("output_attentions", "output_hidden_states")
 
 
-def accelerate(model: nn.Module) -> bool:
+def accelerate(model: nn.Module, *, compile: bool = False) -> bool:
     """Gives a model with skipping attached the lean forward, where its family has one; returns whether it has.
 
     The weights stay the modules' own (those of Q, K and V become views of one tensor); ``generate()``, hooks and PEFT
-    see the same tree, and what the lean forward does not support takes the eager path.
+    see the same tree, and what the lean forward does not support takes the eager path. Called again, it switches
+    compiled code on or off from the next prompt on.
+
+    Args:
+        model: The model.
+        compile: Run single tokens of single rows on a CPU through compiled code, which needs a C++ compiler: about a
+            minute when a shape is first met, from the disk afterwards.
 
     Raises:
         DlskipError: No layer skipping is attached to ``model``.
@@ -40,11 +48,15 @@ def accelerate(model: nn.Module) -> bool:
     if type(blocks[0]).__name__ not in FAMILIES:
         return False
     stack: Any = find_stack(model)
-    stack.forward = FastStack(stack, skipper, blocks).forward
+    if isinstance(owner := getattr(stack.forward, "__self__", None), FastStack):
+        owner.compile = compile
+        return True
+    fast = FastStack(stack, skipper, blocks, compile=compile)
+    stack.forward = fast.forward
     skipper.replaced.append(stack)
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
     if type(head) is nn.Linear and head.bias is None:
-        head.forward = FastHead(head).forward
+        head.forward = FastHead(head, fast).forward
         skipper.replaced.append(head)
     return True
 
@@ -56,13 +68,15 @@ class FastStack:
         stack: Embedding, layers and final norm.
         skipper: Its skipping.
         blocks: Its layers.
+        compile: Whether single tokens take compiled code, where they can.
     """
 
-    def __init__(self, stack: Any, skipper: Skipper, blocks: nn.ModuleList) -> None:
-        self.stack, self.skipper, self.modules = stack, skipper, blocks
+    def __init__(self, stack: Any, skipper: Skipper, blocks: nn.ModuleList, *, compile: bool = False) -> None:
+        self.stack, self.skipper, self.modules, self.compile = stack, skipper, blocks, compile
         self._eager: Callable[..., Any] = stack.forward
         self._blocks: list[FastBlock] | None = None
         self._adapters: list[FastAdapter] = []
+        self._single: SingleToken | None = None
 
     def forward(
         self,
@@ -89,7 +103,8 @@ class FastStack:
         rope = self.stack.rotary_emb(h, position_ids=position_ids)
         span = Span.of(rope, self._mask(h, attention_mask, cache, position_ids), h)
         with _without_onednn(span.single):
-            h = self._run(h, span, current)
+            run = self._single if span.single and self._single is not None else self._run
+            h = run(h, span, current)
             h = normed(self.stack.norm, h, span.single)
         return BaseModelOutputWithPast(last_hidden_state=h, past_key_values=past_key_values)  # type: ignore[arg-type]
 
@@ -107,13 +122,15 @@ class FastStack:
         return bool(self._blocks)
 
     def _look(self, config: Any) -> None:
-        self._blocks, self._adapters = [], []
+        self._blocks, self._adapters, self._single = [], [], None
         known = config._attn_implementation in ("sdpa", "eager")
         whole = not getattr(config, "sliding_window", None)
         whole = whole and all("full" in kind for kind in getattr(config, "layer_types", None) or ["full"])
         if known and whole and all(supported(block) for block in self.modules):
             self._blocks = [FastBlock(block, i) for i, block in enumerate(self.modules)]
             self._adapters = [FastAdapter(layer) for layer in self.skipper.layers]  # type: ignore[arg-type]
+            if self.compile and SingleToken.supported(self._blocks, self.skipper):
+                self._single = SingleToken(self._blocks, self.skipper)
 
     def _mask(self, h: Tensor, mask: Tensor | None, cache: Any, position_ids: Tensor) -> Tensor | None:
         if h.shape[1] > 1:
@@ -206,10 +223,14 @@ class FastHead:
 
     One row is multiplied as a vector, which on a CPU is a third faster. Several lie apart in memory, and torch would
     multiply each of them by itself where nothing needs a gradient: they are gathered first.
+
+    Args:
+        linear: The layer.
+        stack: Knows whether one row on a CPU takes compiled code.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        self.linear = linear
+    def __init__(self, linear: nn.Linear, stack: FastStack) -> None:
+        self.linear, self.stack = linear, stack
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., V)."""
@@ -217,7 +238,12 @@ class FastHead:
         if torch.is_grad_enabled():
             return F.linear(x, weight)
         if x.numel() == x.shape[-1] and x.device.type == "cpu":
-            return torch.mv(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
+            row = x.reshape(-1)
+            if self.stack.compile:
+                (y,) = compiled_product(*weight.shape, weight.dtype)([weight, row])  # type: ignore[arg-type]
+            else:
+                y = torch.mv(weight, row)
+            return y.view(*x.shape[:-1], -1)
         if x.dim() < 3:
             return F.linear(x, weight)
         return F.linear(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)

@@ -21,13 +21,14 @@ class GrowingLayer(DynamicLayer):
     """A layer's keys and values in a buffer that doubles: a decoding step writes its token and copies nothing."""
 
     _buffers: tuple[Tensor, Tensor] | None = None
+    _views: tuple[Tensor, Tensor] | None = None  # of the buffers: what `keys` and `values` were set to last
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Appends keys and values (B, H, T, d); returns all (B, H, S, d)."""
         if key_states.requires_grad or not self.is_initialized:
             return super().update(key_states, value_states, *args, **kwargs)
         assert self.keys is not None and self.values is not None
-        before, new = self.get_seq_length(), key_states.shape[-2]
+        before, new = self.keys.shape[-2], key_states.shape[-2]
         if not self._holds(before + new):  # first step, full, or someone put other tensors here (beams, fewer rows)
             shape = (*key_states.shape[:2], max(64, 2 * (before + new)), key_states.shape[-1])
             self._buffers = key_states.new_empty(shape), value_states.new_empty((*shape[:-1], value_states.shape[-1]))
@@ -38,13 +39,16 @@ class GrowingLayer(DynamicLayer):
         keys, values = self._buffers
         keys[:, :, before : before + new] = key_states
         values[:, :, before : before + new] = value_states
-        self.keys, self.values = keys[:, :, : before + new], values[:, :, : before + new]
-        return self.keys, self.values
+        self._views = keys[:, :, : before + new], values[:, :, : before + new]
+        self.keys, self.values = self._views
+        return self._views
 
     def _holds(self, length: int) -> bool:
         """Whether keys and values begin the buffers, which have room for ``length`` tokens."""
         if self._buffers is None or self._buffers[0].shape[2] < length:
             return False
+        if self._views is not None and self.keys is self._views[0] and self.values is self._views[1]:
+            return True
         pairs: Any = zip((self.keys, self.values), self._buffers, strict=True)
         return all(x.data_ptr() == y.data_ptr() and x.stride() == y.stride() and len(x) == len(y) for x, y in pairs)
 

@@ -1,0 +1,104 @@
+"""All layers for one token of one row, through compiled code (see ``dlskip.fast.compiled``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dlskip.fast.block import FastBlock, Span
+from dlskip.fast.compiled import Shape, compiled
+from dlskip.skip import Skipper
+from dlskip.skip.adapter import Adapter, Head
+from dlskip.skip.passes import Pass
+
+
+class SingleToken:
+    """Takes the place of the loop over layers where a pass is one token of one row on a CPU.
+
+    Args:
+        blocks: The layers; ``supported`` holds.
+        skipper: Its adapters, heads and counter.
+
+    Raises:
+        DlskipError: The code could not be compiled.
+    """
+
+    def __init__(self, blocks: list[FastBlock], skipper: Skipper) -> None:
+        self.blocks, self.skipper = blocks, skipper
+        first: Any = skipper.layers[0]
+        block, head = blocks[0], first.head.out
+        shape = Shape(
+            dim=block.qkv.shape[1], inner=len(block.gate), bottleneck=first.adapter.down.out_features,
+            heads=block.heads, kv_heads=block.kv_heads, head_dim=block.head_dim,
+            eps=float(block.norms[0].variance_epsilon), read=len(head.weight),
+            dtype=str(block.qkv.dtype).removeprefix("torch."),
+        )  # fmt: skip
+        self.enter, self.leave, self.beside = compiled(shape)
+        none = [torch.zeros_like(head.weight), torch.zeros_like(head.bias)]  # of layers that decide nothing
+        self._beside = [_beside(layer.adapter, layer.head, none) for layer in skipper.layers]  # type: ignore[arg-type]
+        self._enter = [
+            [b.norms[0].weight, b.qkv, _bias(b.qkv_bias, b.qkv), *beside]
+            for b, beside in zip(blocks, self._beside, strict=True)
+        ]
+        self._leave = [[b.out, _bias(b.out_bias, b.out), b.norms[1].weight, b.gate, b.up, b.down] for b in blocks]
+
+    @staticmethod
+    def supported(blocks: list[FastBlock], skipper: Skipper) -> bool:
+        """Whether it computes what the layers do: adapters and controllers everywhere that are read before a layer."""
+        parts: list[Any] = list(skipper.layers)
+        heads = all(layer.head is not None for layer in parts[:-2])
+        return (
+            heads and all(layer.adapter is not None for layer in parts) and skipper.reads == "input"
+            and skipper.kv_fill == "copy" and blocks[0].qkv.device.type == "cpu"
+        )  # fmt: skip
+
+    def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
+        """Maps (1, 1, D) to the last layer's output, (1, 1, D)."""
+        counter, cache = self.skipper.counter, current.cache
+        h, cos, sin = h.view(-1), span.cos.reshape(-1), span.sin.reshape(-1)
+        for index in range(len(self.blocks)):
+            runs = current.count(index)
+            counter.decided[index] += runs
+            counter.ran[index] += runs
+            if not runs:
+                before = h
+                h, read = self.beside([h, *self._beside[index]])
+                _ask(current, index + 1, before, read)
+                if cache is not None:
+                    cache.fill(index)
+                continue
+            q, k, v, adapted, read = self.enter([h, cos, sin, *self._enter[index]])
+            _ask(current, index + 1, h, read)
+            if cache is not None:
+                k, v = cache.put(k, v, index, None)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask)
+            (h,) = self.leave([h, mixed, adapted, *self._leave[index]])
+        return h.view(1, 1, -1)
+
+
+def _ask(current: Pass, layer: int, h: Tensor, read: Tensor) -> None:
+    """Asks the policy whether ``layer`` runs; ``read`` is what the head made of ``h`` (D,)."""
+    if not current.is_free(layer):
+        return
+    policy, logit, state = current.policy, None, None
+    if policy.uses_heads:
+        logit = read if len(read) == 1 else read[:1] + current.price * read[1:]
+        state = h[None]
+    alone = policy.alone(layer, logit)
+    if alone is None:
+        current.note(layer, policy.decide(layer, logit, state))
+    else:
+        current.answer(layer, alone)
+
+
+def _beside(adapter: Adapter, head: Head | None, none: list[Tensor]) -> list[Tensor]:
+    made = [adapter.down.weight, adapter.down.bias, adapter.up.weight, adapter.up.bias]
+    made += none if head is None else [head.out.weight, head.out.bias]
+    return [x.detach().to(torch.float32) for x in made]
+
+
+def _bias(bias: Tensor | None, weight: Tensor) -> Tensor:
+    return weight.new_zeros(len(weight)) if bias is None else bias
