@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,14 @@ Make = Callable[..., tuple[Any, Skipper]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The pipeline's tests take longest: they start first, beside all the others."""
     items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled code is kept for this run alone, not in the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLSKIP_CACHE", str(tmp_path_factory.mktemp("compiled")))
+        yield
 
 
 def _randomise(parameters: Sequence[nn.Parameter], scale: float, seed: int) -> None:

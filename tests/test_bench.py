@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dlskip.bench.measure import Sample, measure
 from dlskip.bench.run import bench
 from dlskip.errors import DlskipError
 from dlskip.export import cut
+from dlskip.fast import accelerate
 from dlskip.skip import Forced, attach
 from dlskip.tiny import FAMILIES, tiny
 
@@ -95,6 +97,24 @@ def test_every_engine_runs_alike_often_and_its_skips_are_counted() -> None:
     assert found["full"].skipped == {"prefill": 0.0, "decode": 0.0}
     assert found["random 0.5"].skipped == {"prefill": 0.5, "decode": 0.5}
     assert found["cut 0.5"].skipped == {"prefill": 0.5, "decode": 0.5}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_code_is_compared_with_itself_at_full_depth() -> None:
+    plain, model = pair()
+    accelerate(model)
+    todo = engines(plain, model, [0.5], [0.5], 1, compile=True)
+    samples = measure(todo, PROMPTS[:1], pad=2, tokens=3, repeats=1)
+    assert [name for name, s in samples.items() if s.kind == "compiled"] == [
+        "full, compiled", "random 0.5, compiled", "learned 0.5, compiled",
+    ]  # fmt: skip
+    assert samples["random 0.5, compiled"].skipped["decode"] == 0.5
+    found = pd.DataFrame(report.rows(samples, 1, 6)).query("phase == 'decode'").set_index("engine")
+    full, half = found.loc["full, compiled"], found.loc["random 0.5, compiled"]
+    assert full["speedup"] == 1 and half["speedup"] == pytest.approx(full["ms"] / half["ms"])
+    assert half["against_plain"] == pytest.approx(found.loc["plain", "ms"] / half["ms"])
+    assert "compiled, times the plain backbone's speed" in " ".join(report.words(found.reset_index()))
+    assert len(engines(plain, model, [0.5], [], 2, compile=True)) == len(engines(plain, model, [0.5], [], 2))
 
 
 def test_the_early_exit_drafter_gives_the_plain_model_s_text() -> None:

@@ -287,7 +287,7 @@ def test_a_failing_compiler_is_named(
     skipping: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:  # fmt: skip
     _, fast = pair(skipping, "llama")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("DLSKIP_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.export, "export", lambda *_: (_ for _ in ()).throw(RuntimeError("no compiler here")))
     compiled.cache_clear()
     accelerate(fast, compile=True)

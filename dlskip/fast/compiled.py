@@ -192,10 +192,10 @@ def _compiled(name: str, module: nn.Module, example: tuple[Tensor, ...], shape: 
 
 
 def _folder(shape: Any) -> Path:
-    """Where compiled code is kept: apart for each machine, version of torch and version of this file."""
+    """Where compiled code is kept (DLSKIP_CACHE): apart for each machine, version of torch and version of this file."""
     cpu = Path("/proc/cpuinfo")
     flags = next((x for x in cpu.read_text().splitlines() if x.startswith("flags")), "") if cpu.is_file() else ""
     parts = (shape, torch.__version__, platform.machine(), flags, inspect.getsource(sys.modules[__name__]))
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base, "dlskip", "compiled", key)
+    base = os.environ.get("DLSKIP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "dlskip")
+    return Path(base, "compiled", key).expanduser()
