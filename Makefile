@@ -51,6 +51,10 @@ report: $(STAMP) ## redraw tables, figures and page from the evaluations
 	@dvc repro figures
 	@python -m dlskip.show
 
+redraw: $(STAMP) ## the same from what is on disk, whatever DVC knows of it (after `python -m dlskip.cells gather`)
+	@python -m stages.figures
+	@python -m dlskip.show
+
 readme: $(STAMP) ## put the headline table into README.md
 	@python -m dlskip.show --readme
 
