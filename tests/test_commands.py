@@ -105,6 +105,20 @@ def test_an_exported_model_is_plain_and_smaller(
     assert small(input_ids=torch.tensor([[3, 4, 5]])).logits.isfinite().all()
 
 
+def test_lossless_decoding_is_compared_with_full_depth(
+    model: str, rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["--rows", "3", "--max-new-tokens", "6", "--draft-tokens", "2", "--out", str(tmp_path / "bench")]
+    main(["speculate", model, "--data", rows, *quick])
+    assert "speed-up" in capsys.readouterr().out
+    document = json.loads((tmp_path / "bench" / "lossless.json").read_text())
+    assert document["about"]["checkpoint"] == model and document["about"]["drafted at most"] == 2
+    assert [one["identical"] for one in document["prompts"]] == [True] * 3
+    assert all(one["tokens"] <= 6 and one["accepted"] <= one["drafted"] for one in document["prompts"])
+    table = (tmp_path / "bench" / "lossless.md").read_text()
+    assert table.count("\n| ") == 3 and "nan" not in table  # the head, the file, all
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -116,6 +130,7 @@ def test_an_exported_model_is_plain_and_smaller(
         (["generate", "MODEL", "--prompt", "a", "--sample", "--temperature", "0"], "--temperature: must be above 0"),
         (["calibrate", "MODEL", "--data", "nowhere.jsonl", "--layers-run", "0.5"], "nowhere.jsonl: no such file"),
         (["evaluate", "MODEL"], "--data"),
+        (["speculate", "MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["export", "MODEL", "out", "--data", "ROWS", "--used", "2"], "--used"),
         (["dance"], "dance"),
     ],

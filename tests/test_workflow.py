@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -246,6 +248,19 @@ def test_a_change_marks_only_what_it_concerns(scratch, change, new, common):
     finally:
         scratch.run("git", "checkout", "-q", "--", "params.yaml")
     assert sorted(stale) == sorted([*(s for s in stages if new in s), *common])
+
+
+def test_a_queued_sweep_runs_every_value(scratch):
+    """README's sweep, over a grid of two methods to save time."""
+    fewer = ("grid.methods=[vanilla, ours]", "grid.baselines=[]", "grid.ablations=[]", "grid.timed=[ours]")
+    scratch.dvc("exp", "run", "--queue", "-S", "rl.cost_weight=0.25,0.35", *(x for key in fewer for x in ("-S", key)))
+    scratch.dvc("exp", "run", "--run-all")
+    shown = list(csv.DictReader(io.StringIO(scratch.dvc("exp", "show", "--csv"))))
+    swept = {row["rl.cost_weight"]: row for row in shown if row["typ"] != "baseline"}
+    assert {"0.25", "0.35"} <= swept.keys()
+    assert all(float(swept[value]["ours.nlu_f1"]) >= 0 for value in ("0.25", "0.35"))
+    scratch.dvc("exp", "remove", "-A")
+    assert scratch.git_status() == "", "the working tree is as it was"
 
 
 def test_experiment_reruns_what_depends_on_its_parameter(scratch):

@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": "time prefill and decoding against full depth, the plain backbone and cut models",
     "calibrate": "find the threshold for a budget of layers, or for a bound on the quality lost",
     "evaluate": "quality and layers run over rows with known answers, at several thresholds",
+    "speculate": "lossless decoding: is it identical to full depth, and faster?",
     "export": "write a plain model without the layers that some prompts never use",
 }
 
