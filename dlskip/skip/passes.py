@@ -175,8 +175,9 @@ class Pass:
 
 
 def _where(rows: Tensor, count: int) -> Tensor:
-    """Indices of the ``count`` True entries of (N,) bool: with the count known, nothing waits for the device."""
-    return torch.nonzero_static(rows, size=count).squeeze(1)
+    """Indices of the ``count`` True entries of (N,) bool; as the count is known, CUDA need not be waited for."""
+    found = torch.nonzero_static(rows, size=count) if rows.is_cuda else rows.nonzero()
+    return found.squeeze(1)
 
 
 def _last_places(
