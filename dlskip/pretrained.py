@@ -98,12 +98,13 @@ def from_pretrained(
         raise DlskipError("adapters of another shape", where=str(folder / ADAPTERS), mend=_MEND_BASE) from error
     skipper.cast_adapters(merged.dtype)
     skipper.policy = config.policy()
+    merged.requires_grad_(False).eval()
     if fast:
         accelerate(merged, compile=compile)
     release = Release(merged, config, tuned, trained)
     merged.dlskip_release = release
     merged.save_pretrained, merged.push_to_hub = release.save_pretrained, release.push_to_hub
-    return merged.requires_grad_(False).eval()  # type: ignore[no-any-return]
+    return merged  # type: ignore[no-any-return]
 
 
 def release(artifact: str | Path, folder: str | Path, *, backbone: str | Path | None = None) -> None:

@@ -6,6 +6,7 @@ listeners inside the layers, outputs of every layer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,23 +42,27 @@ def accelerate(model: nn.Module, *, compile: bool = False) -> bool:
             minute when a shape is first met, from the disk afterwards.
 
     Raises:
-        DlskipError: No layer skipping is attached to ``model``.
+        DlskipError: No layer skipping is attached to ``model``, or its code could not be compiled.
     """
     skipper = skipper_of(model)
     blocks = find_layers(model)[2]
     if type(blocks[0]).__name__ not in FAMILIES:
+        if compile:
+            warnings.warn(f"nothing to compile: needs one of {', '.join(FAMILIES)}", stacklevel=2)
         return False
     stack: Any = find_stack(model)
-    if isinstance(owner := getattr(stack.forward, "__self__", None), FastStack):
-        owner.compile = compile
-        return True
-    fast = FastStack(stack, skipper, blocks, compile=compile)
-    stack.forward = fast.forward
-    skipper.replaced.append(stack)
-    head: Any = model.get_output_embeddings()  # type: ignore[operator]
-    if type(head) is nn.Linear and head.bias is None:
-        head.forward = FastHead(head, fast).forward
-        skipper.replaced.append(head)
+    fast = getattr(stack.forward, "__self__", None)
+    if not isinstance(fast, FastStack):
+        fast = FastStack(stack, skipper, blocks)
+        stack.forward = fast.forward
+        skipper.replaced.append(stack)
+        head: Any = model.get_output_embeddings()  # type: ignore[operator]
+        if type(head) is nn.Linear and head.bias is None:
+            head.forward = FastHead(head, fast).forward
+            skipper.replaced.append(head)
+    fast.compile = compile
+    if compile and not fast.compiles():
+        warnings.warn("nothing to compile: needs a CPU, kv_fill copy and controllers that read inputs", stacklevel=2)
     return True
 
 
@@ -68,11 +73,11 @@ class FastStack:
         stack: Embedding, layers and final norm.
         skipper: Its skipping.
         blocks: Its layers.
-        compile: Whether single tokens take compiled code, where they can.
     """
 
-    def __init__(self, stack: Any, skipper: Skipper, blocks: nn.ModuleList, *, compile: bool = False) -> None:
-        self.stack, self.skipper, self.modules, self.compile = stack, skipper, blocks, compile
+    def __init__(self, stack: Any, skipper: Skipper, blocks: nn.ModuleList) -> None:
+        self.stack, self.skipper, self.modules = stack, skipper, blocks
+        self.compile = False  # whether single tokens take compiled code, where they can
         self._eager: Callable[..., Any] = stack.forward
         self._blocks: list[FastBlock] | None = None
         self._adapters: list[FastAdapter] = []
@@ -120,6 +125,11 @@ class FastStack:
         if current.tokens > 1 or current.cache is None or not current.cache.get_seq_length():
             self._look(config)
         return bool(self._blocks)
+
+    def compiles(self) -> bool:
+        """Whether single tokens take compiled code; compiles it, if this is its first use."""
+        self._look(self.skipper.config)
+        return self._single is not None
 
     def _look(self, config: Any) -> None:
         self._blocks, self._adapters, self._single = [], [], None
