@@ -148,7 +148,7 @@ def draw(table: pd.DataFrame) -> Any:
         for kind, (label, colour, mark) in _LOOKS.items() if kind in set(table["kind"])
     ]  # fmt: skip
     handles.append(plt.Line2D([], [], color=style.INK, label="possible: only the layers' time is saved"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=9)
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(3, len(batches)), fontsize=9)
     return figure
 
 
