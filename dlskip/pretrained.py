@@ -73,6 +73,8 @@ def from_pretrained(
     Raises:
         DlskipError: Something is missing, broken, out of its range, or belongs to another backbone.
     """
+    if compile and not fast:
+        raise DlskipError("only the lean forward is compiled", where="from_pretrained", mend="fast=True, or no compile")
     folder = _folder(folder_or_id, revision)
     config = _config(folder, backbone)
     config = config.override(threshold=threshold, price=price, batch_policy=batch_policy, kv_fill=kv_fill)

@@ -245,7 +245,7 @@ def test_compiled_and_lean_agree(skipping: Any, family: str, prices: tuple[float
         assert torch.equal(tokens, found_tokens)
         torch.testing.assert_close(found, logits, rtol=2e-4, atol=2e-4)
         assert skipper_of(fast).counter == skipper_of(eager).counter
-    assert find_stack(fast).forward.__self__._single is not None
+    assert find_stack(fast).forward.__self__.single is not None
 
 
 @needs_compiler

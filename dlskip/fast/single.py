@@ -66,12 +66,12 @@ class SingleToken:
             if not runs:
                 before = h
                 h, read = self.beside([h, *self._beside[index]])
-                _ask(current, index + 1, before, read)
+                _decide(current, index + 1, before, read)
                 if cache is not None:
                     cache.fill(index)
                 continue
             q, k, v, adapted, read = self.enter([h, cos, sin, *self._enter[index]])
-            _ask(current, index + 1, h, read)
+            _decide(current, index + 1, h, read)
             if cache is not None:
                 k, v = cache.put(k, v, index, None)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask)
@@ -79,19 +79,23 @@ class SingleToken:
         return h.view(1, 1, -1)
 
 
-def _ask(current: Pass, layer: int, h: Tensor, read: Tensor) -> None:
-    """Asks the policy whether ``layer`` runs; ``read`` is what the head made of ``h`` (D,)."""
+def ask(current: Pass, layer: int, logit: Tensor | None, state: Tensor | None, *, single: bool) -> None:
+    """Asks the policy who runs ``layer`` (see ``Policy.decide``); ``single``: one deciding token, on the CPU."""
+    if single and (alone := current.policy.alone(layer, logit)) is not None:
+        current.answer(layer, alone)
+    else:
+        current.note(layer, current.policy.decide(layer, logit, state))
+
+
+def _decide(current: Pass, layer: int, h: Tensor, read: Tensor) -> None:
+    """Asks about ``layer``, if it may be skipped; ``read`` is what the head made of ``h`` (D,)."""
     if not current.is_free(layer):
         return
-    policy, logit, state = current.policy, None, None
-    if policy.uses_heads:
+    logit, state = None, None
+    if current.policy.uses_heads:
         logit = read if len(read) == 1 else read[:1] + current.price * read[1:]
         state = h[None]
-    alone = policy.alone(layer, logit)
-    if alone is None:
-        current.note(layer, policy.decide(layer, logit, state))
-    else:
-        current.answer(layer, alone)
+    ask(current, layer, logit, state, single=True)
 
 
 def _beside(adapter: Adapter, head: Head | None, none: list[Tensor]) -> list[Tensor]:

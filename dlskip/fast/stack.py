@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from dlskip.backbone import find_layers, find_stack
 from dlskip.fast.block import FAMILIES, FastBlock, Span, normed, supported
 from dlskip.fast.compiled import compiled_product
-from dlskip.fast.single import SingleToken
+from dlskip.fast.single import SingleToken, ask
 from dlskip.skip import Skipper, skipper_of
 from dlskip.skip.layer import SkipLayer
 from dlskip.skip.passes import Pass
@@ -81,7 +81,7 @@ class FastStack:
         self._eager: Callable[..., Any] = stack.forward
         self._blocks: list[FastBlock] | None = None
         self._adapters: list[FastAdapter] = []
-        self._single: SingleToken | None = None
+        self.single: SingleToken | None = None
 
     def forward(
         self,
@@ -108,7 +108,7 @@ class FastStack:
         rope = self.stack.rotary_emb(h, position_ids=position_ids)
         span = Span.of(rope, self._mask(h, attention_mask, cache, position_ids), h)
         with _without_onednn(span.single):
-            run = self._single if span.single and self._single is not None else self._run
+            run = self.single if span.single and self.single is not None else self._run
             h = run(h, span, current)
             h = normed(self.stack.norm, h, span.single)
         return BaseModelOutputWithPast(last_hidden_state=h, past_key_values=past_key_values)  # type: ignore[arg-type]
@@ -129,10 +129,10 @@ class FastStack:
     def compiles(self) -> bool:
         """Whether single tokens take compiled code; compiles it, if this is its first use."""
         self._look(self.skipper.config)
-        return self._single is not None
+        return self.single is not None
 
     def _look(self, config: Any) -> None:
-        self._blocks, self._adapters, self._single = [], [], None
+        self._blocks, self._adapters, self.single = [], [], None
         known = config._attn_implementation in ("sdpa", "eager")
         whole = not getattr(config, "sliding_window", None)
         whole = whole and all("full" in kind for kind in getattr(config, "layer_types", None) or ["full"])
@@ -140,7 +140,7 @@ class FastStack:
             self._blocks = [FastBlock(block, i) for i, block in enumerate(self.modules)]
             self._adapters = [FastAdapter(layer) for layer in self.skipper.layers]  # type: ignore[arg-type]
             if self.compile and SingleToken.supported(self._blocks, self.skipper):
-                self._single = SingleToken(self._blocks, self.skipper)
+                self.single = SingleToken(self._blocks, self.skipper)
 
     def _mask(self, h: Tensor, mask: Tensor | None, cache: Any, position_ids: Tensor) -> Tensor | None:
         if h.shape[1] > 1:
@@ -215,17 +215,14 @@ def _decide(
     current: Pass, layer: int, adapter: FastAdapter, h: Tensor, adapted: Tensor | None, span: Span
 ) -> None:  # fmt: skip
     """Asks the policy who runs ``layer``; ``adapted`` is what the controller reads, None = the adapter on ``h``."""
-    policy, state, logit = current.policy, None, None
-    if policy.uses_heads:
+    state, logit = None, None
+    if current.policy.uses_heads:
         assert adapter.head is not None
         state = current.at_deciders(h)
         adapted = adapter(h, span.few) if adapted is None else adapted
         assert adapted is not None
         logit = adapter.head(current.at_deciders(adapted), current.price)
-    if span.single and (alone := policy.alone(layer, logit)) is not None:
-        current.answer(layer, alone)
-    else:
-        current.note(layer, policy.decide(layer, logit, state))
+    ask(current, layer, logit, state, single=span.single)
 
 
 class FastHead:
@@ -249,7 +246,7 @@ class FastHead:
             return F.linear(x, weight)
         if x.numel() == x.shape[-1] and x.device.type == "cpu":
             row = x.reshape(-1)
-            if self.stack.compile:
+            if self.stack.single is not None:
                 (y,) = compiled_product(*weight.shape, weight.dtype)([weight, row])  # type: ignore[arg-type]
             else:
                 y = torch.mv(weight, row)
