@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlskip.bench import report
+from dlskip.bench import report, waits
 from dlskip.bench.engines import Exactly, Kind, engines, evenly
 from dlskip.bench.measure import Sample, measure
 from dlskip.bench.run import bench
@@ -106,11 +106,13 @@ def test_compiled_code_is_compared_with_itself_at_full_depth() -> None:
     todo = engines(plain, model, [0.5], [0.5], 1, compile=True)
     samples = measure(todo, PROMPTS[:1], pad=2, tokens=3, repeats=1)
     assert [name for name, s in samples.items() if s.kind == "compiled"] == [
-        "full, compiled", "random 0.5, compiled", "learned 0.5, compiled",
+        "full, compiled", "random 0.5, compiled", "learned 0.5, compiled", "cut to 3, compiled",
     ]  # fmt: skip
     assert samples["random 0.5, compiled"].skipped["decode"] == 0.5
     found = pd.DataFrame(report.rows(samples, 1, 6)).query("phase == 'decode'").set_index("engine")
     full, half = found.loc["full, compiled"], found.loc["random 0.5, compiled"]
+    small = found.loc["cut to 3, compiled"]
+    assert small["skipped"] == 0.5 and small["efficiency"] == pytest.approx(1)
     assert full["speedup"] == 1 and half["speedup"] == pytest.approx(full["ms"] / half["ms"])
     assert half["against_plain"] == pytest.approx(found.loc["plain", "ms"] / half["ms"])
     assert "compiled, times the plain backbone's speed" in " ".join(report.words(found.reset_index()))
@@ -163,3 +165,21 @@ def test_a_bench_leaves_numbers_a_table_and_a_picture(tmp_path: Path) -> None:
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".csv", ".md", ".png", ".svg"}
     with pytest.raises(DlskipError, match="no prompt"):
         bench(*pair(), [], tmp_path, batches=[1], shares=[], thresholds=[], tokens=2, repeats=1, pad=2)
+
+
+def test_the_device_s_idle_time_is_what_no_kernel_covers() -> None:
+    assert waits.covered([(0, 4), (6, 8)], [(1, 2), (1.5, 3), (7, 9)]) == pytest.approx(2 + 1)
+    trace = waits.Trace(
+        steps=[(0.0, 10.0), (10.0, 20.0)], device=[(1.0, 5.0), (6.0, 19.0), (19.0, 22.0)],
+        waits={"cudaEventSynchronize": [(4.0, 7.0)], "cudaStreamSynchronize": [(12.0, 13.0)],
+               "cudaDeviceSynchronize": [(20.5, 22.0)]}, launches=[(0.0, 1.0)] * 4,
+    )  # fmt: skip
+    found = waits.summed("full", 1, 0.0, trace)
+    assert (found.ms, found.device_ms) == pytest.approx((11.0, 10.0))
+    assert (found.decisions, found.decisions_ms, found.idle_ms) == pytest.approx((0.5, 1.5, 0.5))
+    assert (found.others, found.launches) == pytest.approx((0.5, 2.0))
+
+
+def test_waits_are_for_cuda_alone() -> None:
+    with pytest.raises(DlskipError, match="CUDA"):
+        waits.check(pair()[1])

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from dlskip.export import cut
 from dlskip.fast import accelerate
-from dlskip.skip import FullDepth, Policy, Threshold, skipper_of
+from dlskip.skip import FullDepth, Policy, Threshold, attach, skipper_of
 
 Kind = Literal["plain", "full", "random", "alike", "cut", "learned", "exit", "compiled"]
 PLAIN, FULL, SMALLEST = "plain", "full", "cut to 2"  # the engines that all others are compared with
-FULL_COMPILED = "full, compiled"
+FULL_COMPILED, SMALLEST_COMPILED = "full, compiled", "cut to 3, compiled"  # and what compiled ones are compared with
 POOL = 61  # masks drawn beforehand: a prime, so that they fall on other tokens in every turn
 
 
@@ -109,7 +109,7 @@ def engines(
         thresholds: Of the learned policy.
         batch: Rows.
         exit_at: Layers of Transformers' own early-exit drafter; None leaves it out.
-        compile: Add the wrapped model through compiled code, which serves batch 1.
+        compile: Add the wrapped model through compiled code, which on a CPU serves batch 1 alone.
     """
     skipper = skipper_of(model)
     layers = skipper.num_layers
@@ -132,6 +132,13 @@ def engines(
     def without(skipped: int, name: str, share: float | None = None) -> Engine:
         return Engine(name, "cut", cut(plain, evenly(layers, skipped)), share, skipped / layers)
 
+    def small() -> Engine:
+        kept = cut(plain, [0, layers // 2, layers - 1])  # as few as can be wrapped
+        attach(kept, bottleneck=skipper.layers[0].adapter.down.out_features)  # type: ignore[union-attr]
+        skipper_of(kept).cast_adapters(kept.dtype)
+        accelerate(kept.requires_grad_(False).eval(), compile=True)
+        return Engine(SMALLEST_COMPILED, "compiled", kept, cut_out=1 - 3 / layers)
+
     found = [Engine(PLAIN, "plain", plain, cut_out=0.0), under(FullDepth(), FULL, "full")]
     for share in shares:
         found.append(under(Exactly(share), f"random {share:g}", "random", share))
@@ -140,10 +147,11 @@ def engines(
         found.append(without(min(layers - 2, round(share * layers)), f"cut {share:g}", share))
     found += [under(Threshold(t), f"learned {t:g}", "learned") for t in thresholds]
     found.append(without(layers - 2, SMALLEST))
-    if compile and batch == 1:
+    if compile and (batch == 1 or model.device.type == "cuda"):
         found.append(through(FullDepth(), FULL))
         found += [through(Exactly(share), f"random {share:g}") for share in shares]
         found += [through(Threshold(t), f"learned {t:g}") for t in thresholds]
+        found.append(small())
     if exit_at is not None and batch == 1:  # it can only run one prompt at a time
         found.append(Engine(f"exit at {exit_at}", "exit", plain, options={"assistant_early_exit": exit_at}))
     return found

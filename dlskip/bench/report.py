@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from dlskip.bench.engines import FULL, FULL_COMPILED, PLAIN, SMALLEST
+from dlskip.bench.engines import FULL, FULL_COMPILED, PLAIN, SMALLEST, SMALLEST_COMPILED
 from dlskip.bench.measure import Sample
 from dlskip.report import style
 
@@ -34,15 +34,15 @@ def rows(samples: Mapping[str, Sample], batch: int, layers: int) -> list[dict[st
     what runs that.
     ``ideal`` is what the skipped share could give if nothing but layers were saved and nothing added, from the plain
     backbone's own costs: it takes ``rest + L c`` whole and ``rest + 2 c`` cut to two layers, hence c; ``efficiency`` is
-    speed-up over ideal. ``against_plain`` compares with the plain backbone, ``against_cut`` with the cut model of the
-    same depth.
+    speed-up over ideal. Compiled code is held against its own costs, whole and cut to three layers. ``against_plain``
+    compares with the plain backbone, ``against_cut`` with the cut model of the same depth.
     """
     found = []
     cuts = {sample.share: sample for sample in samples.values() if sample.kind == "cut"}
     for phase in PHASES:
         plain, full, small = (samples[name].ms(phase) for name in (PLAIN, FULL, SMALLEST))
         compiled = samples[FULL_COMPILED].ms(phase) if FULL_COMPILED in samples else full
-        layer = (plain - small) / (layers - 2)
+        little = samples[SMALLEST_COMPILED].ms(phase) if SMALLEST_COMPILED in samples else small
         for name, sample in samples.items():
             ms, bare = sample.ms(phase), sample.kind in ("plain", "cut", "exit")
             whole = plain if bare else compiled if sample.kind == "compiled" else full
@@ -52,8 +52,12 @@ def rows(samples: Mapping[str, Sample], batch: int, layers: int) -> list[dict[st
                 "skipped": sample.skipped.get(phase), "ms": ms, "ms_low": low, "ms_high": high,
                 "speedup": whole / ms, "against_plain": plain / ms, "peak_mb": sample.peak_mb,
             }  # fmt: skip
-            if row["skipped"] is not None and sample.kind != "compiled":  # whose layers cost something else
-                row["ideal"] = plain / (plain - row["skipped"] * layers * layer)
+            if row["skipped"] is not None:
+                made = sample.kind == "compiled"
+                all_of, layer = (
+                    (compiled, (compiled - little) / (layers - 3)) if made else (plain, (plain - small) / (layers - 2))
+                )
+                row["ideal"] = all_of / (all_of - row["skipped"] * layers * layer)
                 row["efficiency"] = row["speedup"] / row["ideal"]
             if sample.kind in ("random", "alike"):
                 row["against_cut"] = cuts[sample.share].ms(phase) / ms
@@ -87,7 +91,7 @@ def words(table: pd.DataFrame) -> list[str]:
             text += f"; SLOWER than full depth: {', '.join(lost['engine'])}"
         elif len(gain):
             text += f"; skipping pays from {100 * gain.min():.0f} % on"
-        code = part[part["kind"] == "compiled"]
+        code = part[(part["kind"] == "compiled") & (part["engine"] != SMALLEST_COMPILED)]
         if phase == "decode" and len(code):
             times = ", ".join(f"{r.against_plain:.2f} ({100 * r.skipped:.0f} % skipped)" for r in code.itertuples())
             text += f"; compiled, times the plain backbone's speed: {times}"
@@ -153,11 +157,11 @@ def draw(table: pd.DataFrame) -> Any:
 
 
 def _panel(axes: Axes, part: pd.DataFrame) -> None:
-    line = part.dropna(subset=["ideal"]).sort_values("skipped")
+    line = part[part["kind"] != "compiled"].dropna(subset=["ideal"]).sort_values("skipped")
     axes.plot(100 * line["skipped"], line["ideal"], color=style.INK, linewidth=1.2)
     axes.axhline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)))
     for kind, (_, colour, mark) in _LOOKS.items():
-        of = part[(part["kind"] == kind) & (part["engine"] != SMALLEST)]
+        of = part[(part["kind"] == kind) & ~part["engine"].isin([SMALLEST, SMALLEST_COMPILED])]
         across = 100 * of["skipped"].astype(float).fillna(0.0)
         error = np.abs(np.array([of["ms"] / of["ms_high"], of["ms"] / of["ms_low"]]) - 1) * of["speedup"].to_numpy()
         axes.errorbar(across, of["speedup"], yerr=error, color=colour, marker=mark, linestyle="none", elinewidth=0.8)

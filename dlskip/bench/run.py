@@ -12,11 +12,13 @@ import torch
 
 import dlskip
 from dlskip import provenance
-from dlskip.bench import report
-from dlskip.bench.engines import engines
+from dlskip.bench import report, waits
+from dlskip.bench.engines import Engine, engines
 from dlskip.bench.measure import Sample, measure
 from dlskip.errors import DlskipError
 from dlskip.skip import skipper_of
+
+STEPS = 8  # decoding steps that are profiled
 
 
 def bench(
@@ -33,6 +35,7 @@ def bench(
     pad: int,
     exit_at: int | None = None,
     compile: bool = False,
+    trace: bool = False,
     about: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Times every engine at every batch size and writes the report; returns its rows.
@@ -48,21 +51,29 @@ def bench(
         pad: Padding id.
         exit_at: Layers of the early-exit drafter.
         compile: Time compiled code too.
+        trace: Profile decoding steps on CUDA too (see ``dlskip.bench.waits``).
         about: What stands in the report's head beside what is measured here.
 
     Raises:
-        DlskipError: There is no prompt.
+        DlskipError: There is no prompt, or nothing to trace as the model is not on CUDA.
     """
     if not prompts:
         raise DlskipError("no prompt", where="bench")
+    if trace:
+        waits.check(model)
     began, layers = time.time(), skipper_of(model).num_layers
     samples: dict[int, dict[str, Sample]] = {}
     rows: list[dict[str, Any]] = []
+    seen: list[tuple[waits.Waits, waits.Trace]] = []
     for batch in batches:
         chosen = [prompts[i % len(prompts)] for i in range(batch)]
         todo = engines(plain, model, shares, thresholds, batch, exit_at=exit_at, compile=compile)
         samples[batch] = measure(todo, chosen, pad=pad, tokens=tokens, repeats=repeats)
         rows += report.rows(samples[batch], batch, layers)
+        if trace:
+            seen += [
+                _traced(engine, batch, samples[batch][engine.name], chosen, pad) for engine in todo if engine.wrapped
+            ]
     table = pd.DataFrame(rows)
     known = {
         "model": type(model).__name__, "layers": layers, "dtype": str(model.dtype).removeprefix("torch."),
@@ -71,4 +82,14 @@ def bench(
         "dlskip": dlskip.__version__, "seconds": round(time.time() - began),
     }  # fmt: skip
     report.write(table, samples, (about or {}) | known, out)
+    if seen:
+        waits.write(seen, (about or {}) | known, out)
     return table
+
+
+def _traced(
+    engine: Engine, batch: int, sample: Sample, prompts: Sequence[list[int]], pad: int
+) -> tuple[waits.Waits, waits.Trace]:  # fmt: skip
+    with engine.context():
+        trace = waits.steps(engine.model, prompts, pad, STEPS)
+    return waits.summed(engine.name, batch, sample.skipped["decode"], trace), trace

@@ -54,7 +54,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--revision", help="branch, tag or commit on the hub")
     group.add_argument("--dtype", default="auto", help="of the weights (auto: as stored)")
     group.add_argument("--device", help="cpu, cuda, ... (default: cpu)")
-    group.add_argument("--compile", action="store_true", help="compiled code for single rows on a CPU (needs g++)")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="single rows on a CPU through compiled code (needs g++), decoding on CUDA through graphs",
+    )
     group.add_argument("--trust-remote-code", action="store_true", help="let code of the base model's repository run")
 
 

@@ -22,6 +22,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--tokens", type=count, default=32, help="new tokens after the first")
     parser.add_argument("--repeats", type=count, default=7, help="turns of every engine; one more warms up")
     parser.add_argument("--exit-at", type=int, help="layers of the early-exit drafter (default: a third; 0: none)")
+    parser.add_argument("--waits", action="store_true", help="does a GPU stand still while decisions are awaited?")
 
 
 def run(options: Namespace) -> None:
@@ -51,6 +52,7 @@ def run(options: Namespace) -> None:
         plain, model, [tokenizer(text)["input_ids"] for text in texts], options.out, batches=options.batches,
         shares=options.shares, thresholds=options.thresholds, tokens=options.tokens, repeats=options.repeats,
         pad=int(tokenizer.pad_token_id), exit_at=third or None, compile=options.compile,
+        trace=options.waits,
         about={"checkpoint": options.model, "prompts": str(options.data) if options.data else "one sentence"},
     )  # fmt: skip
     print(*words(table), sep="\n")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dlskip.fast.slots import Slots
 from dlskip.skip.cache import SkipCache
 from dlskip.skip.selection import Selection
 
@@ -76,7 +77,7 @@ class FastBlock:
         self.gate, self.up, self.down = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
 
     def __call__(
-        self, h: Tensor, span: Span, cache: SkipCache | None, selection: Selection | None = None
+        self, h: Tensor, span: Span, cache: SkipCache | Slots | None, selection: Selection | None = None
     ) -> Tensor:  # fmt: skip
         """Maps hidden states (B', T, D) of the rows that run to the layer's output.
 

@@ -19,8 +19,8 @@ class SingleToken:
     """Takes the place of the loop over layers where a pass is one token of one row on a CPU.
 
     Args:
-        blocks: The layers; ``supported`` holds.
-        skipper: Its adapters, heads and counter.
+        blocks: The layers.
+        skipper: Their adapters, heads and counter; none is missing, and heads are read before a layer.
 
     Raises:
         DlskipError: The code could not be compiled.
@@ -44,16 +44,6 @@ class SingleToken:
             for b, beside in zip(blocks, self._beside, strict=True)
         ]
         self._leave = [[b.out, _bias(b.out_bias, b.out), b.norms[1].weight, b.gate, b.up, b.down] for b in blocks]
-
-    @staticmethod
-    def supported(blocks: list[FastBlock], skipper: Skipper) -> bool:
-        """Whether it computes what the layers do: adapters and controllers everywhere that are read before a layer."""
-        parts: list[Any] = list(skipper.layers)
-        heads = all(layer.head is not None for layer in parts[:-2])
-        return (
-            heads and all(layer.adapter is not None for layer in parts) and skipper.reads == "input"
-            and skipper.kv_fill == "copy" and blocks[0].qkv.device.type == "cpu"
-        )  # fmt: skip
 
     def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
         """Maps (1, 1, D) to the last layer's output, (1, 1, D)."""

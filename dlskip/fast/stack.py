@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from dlskip.backbone import find_layers, find_stack
 from dlskip.fast.block import FAMILIES, FastBlock, Span, normed, supported
 from dlskip.fast.compiled import compiled_product
+from dlskip.fast.recorded import DEVICES, StepsByBatch
 from dlskip.fast.single import SingleToken, ask
 from dlskip.skip import Skipper, skipper_of
 from dlskip.skip.layer import SkipLayer
@@ -38,8 +39,9 @@ def accelerate(model: nn.Module, *, compile: bool = False) -> bool:
 
     Args:
         model: The model.
-        compile: Run single tokens of single rows on a CPU through compiled code, which needs a C++ compiler: about a
-            minute when a shape is first met, from the disk afterwards.
+        compile: On a CPU, run single tokens of single rows through compiled code, which needs a C++ compiler: about a
+            minute when a shape is first met, from the disk afterwards. On CUDA, decode through recorded graphs, which
+            takes some tenths of a second for every number of rows that is first met.
 
     Raises:
         DlskipError: No layer skipping is attached to ``model``, or its code could not be compiled.
@@ -62,7 +64,7 @@ def accelerate(model: nn.Module, *, compile: bool = False) -> bool:
             skipper.replaced.append(head)
     fast.compile = compile
     if compile and not fast.compiles():
-        warnings.warn("nothing to compile: needs a CPU, kv_fill copy and controllers that read inputs", stacklevel=2)
+        warnings.warn("nothing to compile: needs kv_fill copy and controllers that read inputs", stacklevel=2)
     return True
 
 
@@ -82,6 +84,8 @@ class FastStack:
         self._blocks: list[FastBlock] | None = None
         self._adapters: list[FastAdapter] = []
         self.single: SingleToken | None = None
+        self.recorded: StepsByBatch | None = None  # kept when compiled code is switched off for a while
+        self._recording = False
 
     def forward(
         self,
@@ -108,10 +112,17 @@ class FastStack:
         rope = self.stack.rotary_emb(h, position_ids=position_ids)
         span = Span.of(rope, self._mask(h, attention_mask, cache, position_ids), h)
         with _without_onednn(span.single):
-            run = self.single if span.single and self.single is not None else self._run
-            h = run(h, span, current)
+            h = self._runner(h, span, current, past)(h, span, current)
             h = normed(self.stack.norm, h, span.single)
         return BaseModelOutputWithPast(last_hidden_state=h, past_key_values=past_key_values)  # type: ignore[arg-type]
+
+    def _runner(self, h: Tensor, span: Span, current: Pass, past: int) -> Callable[[Tensor, Span, Pass], Tensor]:
+        """What runs the layers."""
+        if span.single and self.single is not None:
+            return self.single
+        if self._recording and self.recorded is not None and past and h.shape[1] == 1:
+            return self.recorded.of(len(h), past + 1, current.policy) or self._run
+        return self._run
 
     def _may(self, current: Pass, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
         """Whether this pass can take the lean path; looks at the layers once per prompt."""
@@ -127,19 +138,27 @@ class FastStack:
         return bool(self._blocks)
 
     def compiles(self) -> bool:
-        """Whether single tokens take compiled code; compiles it, if this is its first use."""
+        """Whether single tokens take compiled or recorded code; compiles it, if this is its first use."""
         self._look(self.skipper.config)
-        return self.single is not None
+        return self.single is not None or self._recording
 
     def _look(self, config: Any) -> None:
-        self._blocks, self._adapters, self.single = [], [], None
+        self._blocks, self.single = [], None
         known = config._attn_implementation in ("sdpa", "eager")
         whole = not getattr(config, "sliding_window", None)
         whole = whole and all("full" in kind for kind in getattr(config, "layer_types", None) or ["full"])
         if known and whole and all(supported(block) for block in self.modules):
             self._blocks = [FastBlock(block, i) for i, block in enumerate(self.modules)]
-            self._adapters = [FastAdapter(layer) for layer in self.skipper.layers]  # type: ignore[arg-type]
-            if self.compile and SingleToken.supported(self._blocks, self.skipper):
+            if not (self._adapters and all(adapter.holds() for adapter in self._adapters)):
+                self._adapters = [FastAdapter(layer) for layer in self.skipper.layers]  # type: ignore[arg-type]
+        self._recording = False
+        if self.compile and self._blocks and _whole(self.skipper):
+            device = self._blocks[0].qkv.device.type
+            if device in DEVICES:
+                self._recording = True
+                if self.recorded is None or not self.recorded.fits(self._blocks, self.skipper):
+                    self.recorded = StepsByBatch(self._blocks, self.skipper)
+            elif device == "cpu":
                 self.single = SingleToken(self._blocks, self.skipper)
 
     def _mask(self, h: Tensor, mask: Tensor | None, cache: Any, position_ids: Tensor) -> Tensor | None:
@@ -199,7 +218,13 @@ class FastAdapter:
         self.module, self.head = layer.adapter, layer.head
         if layer.adapter is not None:
             down, up = layer.adapter.down, layer.adapter.up
-            self.float32 = [x.detach().to(torch.float32) for x in (down.weight, down.bias, up.weight, up.bias)]
+            self._parameters = [down.weight, down.bias, up.weight, up.bias]
+            self.float32 = [x.detach().to(torch.float32) for x in self._parameters]
+            self._made_of = _versions(self._parameters)
+
+    def holds(self) -> bool:
+        """Whether the parameters are what they were."""
+        return self.module is None or (self._made_of is not None and _versions(self._parameters) == self._made_of)
 
     def __call__(self, h: Tensor, few: bool) -> Tensor | None:
         """(B, T, D) to the adapted residual, float32 if they are few; None without an adapter."""
@@ -209,6 +234,20 @@ class FastAdapter:
             return self.module(h)  # type: ignore[no-any-return]
         down, down_bias, up, up_bias = self.float32
         return F.linear(F.gelu(F.linear(h.to(torch.float32), down, down_bias)), up, up_bias)
+
+
+def _whole(skipper: Skipper) -> bool:
+    """Whether there are adapters and controllers everywhere, read before a layer: what compiled code computes."""
+    parts: list[Any] = list(skipper.layers)
+    there = all(layer.adapter is not None for layer in parts) and all(layer.head is not None for layer in parts[:-2])
+    return there and skipper.reads == "input" and skipper.kv_fill == "copy"
+
+
+def _versions(parameters: list[Tensor]) -> list[tuple[int, int]] | None:
+    """Where parameters lie and how often they were written to; None if torch does not count that."""
+    if any(x.is_inference() for x in parameters):
+        return None
+    return [(x.data_ptr(), x._version) for x in parameters]
 
 
 def _decide(

@@ -1,0 +1,269 @@
+"""Decoding on a GPU as work recorded once and sent again: a few CUDA graphs per layer, chosen by the decisions.
+
+A GPU computes one token through one layer in less time than Python takes to ask for it, operation by operation. Here
+each layer's adapter and head, its block on n rows, and what it does when it is skipped are recorded as graphs over
+tensors at fixed addresses. What a head read is sent to the host before the block starts, and awaited after it has
+been sent off: the device always has the layer's work before it while the host learns which graph comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from dlskip.fast.block import FastBlock, Span
+from dlskip.fast.single import ask
+from dlskip.fast.slots import Slots
+from dlskip.skip import Policy, Sample, Skipper
+from dlskip.skip.passes import Pass
+from dlskip.skip.selection import Selection
+
+Work = Callable[[], None]
+DEVICES = ("cuda",)
+LEAST = 256  # tokens that there is room for at first
+# cuDNN's attention plans each shape by itself, and plans cannot be made while work is recorded.
+_ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+class Recorder:
+    """Turns work into one call that sends all of it to the device again.
+
+    Args:
+        device: CUDA; on any other the work is done anew at each call, which is slow and the same.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.records = device.type == "cuda"
+        if self.records:
+            self.stream = torch.cuda.Stream(device)
+            # One at a time, in whatever order: none leaves anything there that another reads.
+            self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Work) -> Work:
+        """The recording, of which nothing has been done yet."""
+        if not self.records:
+            return work
+        graph = torch.cuda.CUDAGraph()
+        with self._aside():
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graph.capture_end()
+        return graph.replay
+
+    def first(self, work: Work) -> None:
+        """Does work of a kind that was never done here: libraries set themselves up, which cannot be recorded."""
+        if not self.records:
+            work()
+            return
+        with self._aside():
+            work()
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Another stream, as the default one cannot record; it and the current one await each other."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            yield
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+
+class Mail:
+    """What the heads read, (L, B, R) float32, and its copies on the host.
+
+    Args:
+        layers, batch, rows: L, B, R.
+        device: Where the heads are.
+    """
+
+    def __init__(self, layers: int, batch: int, rows: int, device: torch.device) -> None:
+        self.written = list(torch.zeros(layers, batch, rows, device=device))
+        self.read: list[Tensor] = self.written
+        self._events: list[torch.cuda.Event] | None = None
+        if device.type == "cuda":
+            self.read = list(torch.zeros(layers, batch, rows).pin_memory())
+            self._events = [torch.cuda.Event() for _ in range(layers)]
+
+    def send(self, index: int) -> None:
+        """Queues the copy, behind what was sent to the device and ahead of what comes."""
+        if self._events is not None:
+            self.read[index].copy_(self.written[index], non_blocking=True)
+            self._events[index].record()
+
+    def arrived(self, index: int) -> Tensor:
+        """(B, R) on the CPU; waits for this copy alone."""
+        if self._events is not None:
+            self._events[index].synchronize()
+        return self.read[index]
+
+
+class Steps:
+    """All layers for one token of B rows, in the place of the loop over layers.
+
+    Args:
+        blocks: The layers.
+        skipper: Their adapters, heads and counter.
+        batch: B.
+        capacity: S, most tokens of a row.
+    """
+
+    def __init__(self, blocks: list[FastBlock], skipper: Skipper, batch: int, capacity: int) -> None:
+        self.blocks, self.skipper, self.batch = blocks, skipper, batch
+        first: Any = skipper.layers[0]
+        weight, head_dim, layers = blocks[0].qkv, blocks[0].head_dim, len(blocks)
+        dtype, device, dim = weight.dtype, weight.device, weight.shape[1]
+        self.slots = Slots(layers, batch, blocks[0].kv_heads, capacity, head_dim, dtype=dtype, device=device)
+        self.mail = Mail(layers, batch, first.head.out.out_features, device)
+        self.h = torch.zeros(batch, 1, dim, dtype=dtype, device=device)
+        self.adapted = torch.zeros_like(self.h)
+        turn = torch.zeros(batch, 1, 1, head_dim, dtype=dtype, device=device)
+        mask = torch.zeros(batch, 1, 1, capacity, dtype=torch.bool, device=device)
+        self.span = Span(turn, turn.clone(), mask, single=False, few=False)
+        self.rows = list(torch.zeros(layers, batch, dtype=torch.long, device=device))
+        self._shown = 0  # how far the mask is set
+        self._record = Recorder(device)
+        self._recorded: dict[tuple[str, int, int], Work] = {}
+        self._done: set[tuple[str, int]] = set()  # kinds of work that was done once
+
+    def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
+        """Maps (B, 1, D) to the last layer's output, (B, 1, D), which the next call overwrites."""
+        cache, counter, policy = current.cache, self.skipper.counter, current.policy
+        assert cache is not None
+        self._begin(h, span, current)
+        price = current.price.cpu() if isinstance(current.price, Tensor) else current.price
+        alone = self.batch == 1
+        for index in range(len(self.blocks)):
+            free = current.is_free(index + 1)
+            self._replay("beside", index)
+            if free and policy.uses_heads:
+                self.mail.send(index)
+            elif free:
+                ask(current, index + 1, None, None, single=alone)
+            some, selection = current.selection(index)
+            ran = current.count(index)
+            counter.decided[index] += ran
+            counter.ran[index] += ran
+            if not some:
+                self._replay("skip", index)
+            elif selection is None:
+                self._replay("run", index, self.batch)
+            else:
+                self.rows[index][:ran].copy_(selection.rows, non_blocking=True)
+                self._replay("run", index, ran)
+            if free and policy.uses_heads:
+                read = self.mail.arrived(index)
+                logit = read[:, 0] if read.shape[1] == 1 else read[:, 0] + price * read[:, 1]
+                ask(current, index + 1, logit, None, single=alone)
+        layers: Any = cache.layers
+        for layer in layers:
+            layer.length += 1
+        return self.h
+
+    def _begin(self, h: Tensor, span: Span, current: Pass) -> None:
+        """Puts the token, its place and who may look where to the addresses that were recorded."""
+        cache, mask = current.cache, self.span.mask
+        assert cache is not None and mask is not None
+        past = cache.get_seq_length()
+        self.slots.take_in(cache)
+        self.slots.position.fill_(past)
+        self.h.copy_(h)
+        self.span.cos.copy_(span.cos)
+        self.span.sin.copy_(span.sin)
+        if self._shown > past + 1:
+            mask[..., past + 1 :] = False
+        self._shown = past + 1
+        if span.mask is None:
+            mask[..., : past + 1] = True
+        else:
+            mask[..., : past + 1].copy_(span.mask)
+
+    def _replay(self, what: str, index: int, rows: int = 0) -> None:
+        """Sends one piece of a layer's work to the device; it is recorded before, if it was not yet."""
+        key = (what, index, rows)
+        if key not in self._recorded:
+            work = self._work(what, index, rows)
+            with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(_ATTENTION):
+                if (what, rows) not in self._done:
+                    self._done.add((what, rows))
+                    self._record.first(work)
+                    return
+                self._recorded[key] = self._record(work)
+        self._recorded[key]()
+
+    def _work(self, what: str, index: int, rows: int) -> Work:
+        if what == "beside":
+            return lambda: self._beside(index)
+        if what == "skip":
+            return lambda: self._skip(index)
+        return lambda: self._run(index, rows)
+
+    def _beside(self, index: int) -> None:
+        """Adapter and head."""
+        layer: Any = self.skipper.layers[index]
+        h, down, up = self.h[:, 0], layer.adapter.down, layer.adapter.up
+        x = F.gelu(F.linear(h, down.weight.to(h.dtype), down.bias.to(h.dtype)))
+        torch.addmm(up.bias.to(h.dtype), x, up.weight.to(h.dtype).t(), out=self.adapted[:, 0])
+        if layer.head is not None:
+            out = layer.head.out
+            read = F.gelu(self.adapted[:, 0].to(torch.float32))
+            torch.addmm(out.bias, read, out.weight.t(), out=self.mail.written[index])
+
+    def _skip(self, index: int) -> None:
+        self.slots.fill(index)
+        self.h.add_(self.adapted)
+
+    def _run(self, index: int, rows: int) -> None:
+        """The block on all rows, or on the first ``rows`` of those noted for this layer."""
+        block, slots = self.blocks[index], self.slots
+        if rows == self.batch:
+            out = block(self.h, self.span, slots)
+        else:
+            selection = Selection(self.rows[index][:rows])
+            part = block(selection.take(self.h), self.span.take(selection), slots, selection)
+            out = selection.put(self.h, part)
+        torch.add(out, self.adapted, out=self.h)
+
+
+class StepsByBatch:
+    """``Steps`` for every number of rows that was met.
+
+    Args:
+        blocks, skipper: As of ``Steps``.
+    """
+
+    def __init__(self, blocks: list[FastBlock], skipper: Skipper | None) -> None:
+        self.blocks, self.skipper = blocks, skipper
+        self._weights = [] if skipper is None else _addresses(blocks, skipper)
+        self._made: dict[int, Steps] = {}
+
+    def fits(self, blocks: list[FastBlock], skipper: Skipper) -> bool:
+        """Whether what was recorded reads these layers' weights."""
+        return self._weights == _addresses(blocks, skipper)
+
+    def of(self, batch: int, tokens: int, policy: Policy) -> Steps | None:
+        """The steps for B rows of up to ``tokens`` tokens; None if the policy asks for states, which are not kept."""
+        if self.skipper is None or isinstance(policy, Sample):
+            return None
+        steps = self._made.get(batch)
+        if steps is None or steps.slots.capacity < tokens:
+            with torch.inference_mode(False), torch.no_grad():
+                steps = Steps(self.blocks, self.skipper, batch, max(LEAST, 1 << (tokens - 1).bit_length()))
+            self._made[batch] = steps
+        return steps
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StepsByBatch:
+        return StepsByBatch([], None)  # which fits no layers: a copied model records its own from its next prompt on
+
+
+def _addresses(blocks: list[FastBlock], skipper: Skipper) -> list[int]:
+    """Where the weights lie."""
+    tensors: list[Tensor] = [x for b in blocks for x in (b.qkv, b.out, b.gate, b.up, b.down, b.norms[0].weight)]
+    tensors += [x for b in blocks for x in (b.norms[1].weight, b.qkv_bias, b.out_bias) if x is not None]
+    return [x.data_ptr() for x in [*tensors, *skipper.parameters()]]
