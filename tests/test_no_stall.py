@@ -65,17 +65,13 @@ def test_a_decoding_step_waits_for_decisions_alone(
 ) -> None:  # fmt: skip
     model = skipping("llama", kv_fill=fill)[0].eval().requires_grad_(False).to("cuda")
     assert code == "eager" or accelerate(model, compile=code == "recorded")
-    prompts = left_pad([[5, 6, 7 + i] for i in range(rows)], 2)
-    inputs = {name: x.to("cuda") for name, x in prompts.items()}
+    ids = torch.tensor([[5, 6, 7 + i] for i in range(rows)], device="cuda")
     with skipper_of(model).using(Threshold(0.5, batch)), torch.no_grad():
-        cache = model(**inputs).past_key_values
-        token = inputs["input_ids"][:, -1:]
-        mask = torch.cat([inputs["attention_mask"], torch.ones_like(token)], dim=1)
+        cache = model(ids).past_key_values  # no mask: Transformers would look at it, and wait
         for _ in range(3):  # for what is set up lazily
-            model(input_ids=token, attention_mask=mask, past_key_values=cache)
-            mask = torch.cat([mask, torch.ones_like(token)], dim=1)
+            model(ids[:, -1:], past_key_values=cache)
         with no_waiting():
-            model(input_ids=token, attention_mask=mask, past_key_values=cache)
+            model(ids[:, -1:], past_key_values=cache)
 
 
 @contextmanager

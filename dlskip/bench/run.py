@@ -51,7 +51,7 @@ def bench(
         pad: Padding id.
         exit_at: Layers of the early-exit drafter.
         compile: Time compiled code too.
-        trace: Profile decoding steps on CUDA too (see ``dlskip.bench.waits``).
+        trace: Profile decoding steps of the first batch size on CUDA too (see ``dlskip.bench.waits``).
         about: What stands in the report's head beside what is measured here.
 
     Raises:
@@ -70,10 +70,9 @@ def bench(
         todo = engines(plain, model, shares, thresholds, batch, exit_at=exit_at, compile=compile)
         samples[batch] = measure(todo, chosen, pad=pad, tokens=tokens, repeats=repeats)
         rows += report.rows(samples[batch], batch, layers)
-        if trace:
-            seen += [
-                _traced(engine, batch, samples[batch][engine.name], chosen, pad) for engine in todo if engine.wrapped
-            ]
+        if trace and batch == batches[0]:
+            traced = [engine for engine in todo if engine.wrapped and engine.cut_out is None]
+            seen = [_traced(engine, batch, samples[batch][engine.name], chosen, pad) for engine in traced]
     table = pd.DataFrame(rows)
     known = {
         "model": type(model).__name__, "layers": layers, "dtype": str(model.dtype).removeprefix("torch."),

@@ -119,7 +119,12 @@ class FastBlock:
 
 
 def normed(norm: Any, h: Tensor, single: bool) -> Tensor:
-    """RMSNorm, rounded as the module's own forward; a single token's sum of squares goes through Python."""
+    """RMSNorm, rounded as the module's own forward; a single token's sum of squares goes through Python.
+
+    On CUDA it is one kernel instead of eight, which rounds once less.
+    """
+    if h.is_cuda:
+        return F.rms_norm(h, h.shape[-1:], norm.weight, norm.variance_epsilon)
     if not single:
         return norm(h)  # type: ignore[no-any-return]
     x = h.to(torch.float32)

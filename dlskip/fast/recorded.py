@@ -1,9 +1,9 @@
 """Decoding on a GPU as work recorded once and sent again: a few CUDA graphs per layer, chosen by the decisions.
 
 A GPU computes one token through one layer in less time than Python takes to ask for it, operation by operation. Here
-each layer's adapter and head, its block on n rows, and what it does when it is skipped are recorded as graphs over
-tensors at fixed addresses. What a head read is sent to the host before the block starts, and awaited after it has
-been sent off: the device always has the layer's work before it while the host learns which graph comes next.
+a layer's block on n rows, and what it does when it is skipped, are recorded as graphs over tensors at fixed addresses,
+each with the adapter and head of the layer above. The decision about layer l + 1 leaves for the host before layer l
+starts, and is awaited when layer l has been sent off: the device has its work while the host learns what comes next.
 """
 
 from __future__ import annotations
@@ -134,33 +134,30 @@ class Steps:
 
     def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
         """Maps (B, 1, D) to the last layer's output, (B, 1, D), which the next call overwrites."""
-        cache, counter, policy = current.cache, self.skipper.counter, current.policy
+        cache, counter = current.cache, self.skipper.counter
         assert cache is not None
         self._begin(h, span, current)
+        listens = current.policy.uses_heads
         price = current.price.cpu() if isinstance(current.price, Tensor) else current.price
-        alone = self.batch == 1
+        self._replay("start", 0)
+        if listens and current.is_free(1):
+            self.mail.send(0)
         for index in range(len(self.blocks)):
-            free = current.is_free(index + 1)
-            self._replay("beside", index)
-            if free and policy.uses_heads:
-                self.mail.send(index)
-            elif free:
-                ask(current, index + 1, None, None, single=alone)
+            if current.is_free(index):
+                logit = None
+                if listens:  # sent off before the layer below, which runs meanwhile
+                    read = self.mail.arrived(index - 1)
+                    logit = read[:, 0] if read.shape[1] == 1 else read[:, 0] + price * read[:, 1]
+                ask(current, index, logit, None, single=self.batch == 1)
             some, selection = current.selection(index)
             ran = current.count(index)
             counter.decided[index] += ran
             counter.ran[index] += ran
-            if not some:
-                self._replay("skip", index)
-            elif selection is None:
-                self._replay("run", index, self.batch)
-            else:
+            if selection is not None:
                 self.rows[index][:ran].copy_(selection.rows, non_blocking=True)
-                self._replay("run", index, ran)
-            if free and policy.uses_heads:
-                read = self.mail.arrived(index)
-                logit = read[:, 0] if read.shape[1] == 1 else read[:, 0] + price * read[:, 1]
-                ask(current, index + 1, logit, None, single=alone)
+            self._replay("run" if some else "skip", index, ran)
+            if listens and current.is_free(index + 2):
+                self.mail.send(index + 1)
         layers: Any = cache.layers
         for layer in layers:
             layer.length += 1
@@ -198,14 +195,21 @@ class Steps:
         self._recorded[key]()
 
     def _work(self, what: str, index: int, rows: int) -> Work:
-        if what == "beside":
-            return lambda: self._beside(index)
-        if what == "skip":
-            return lambda: self._skip(index)
-        return lambda: self._run(index, rows)
+        if what == "start":
+            return lambda: self._beside(0)
+
+        def layer() -> None:
+            if what == "run":
+                self._run(index, rows)
+            else:
+                self._skip(index)
+            if index + 1 < len(self.blocks):
+                self._beside(index + 1)
+
+        return layer
 
     def _beside(self, index: int) -> None:
-        """Adapter and head."""
+        """Adapter and head of a layer, on what comes into it."""
         layer: Any = self.skipper.layers[index]
         h, down, up = self.h[:, 0], layer.adapter.down, layer.adapter.up
         x = F.gelu(F.linear(h, down.weight.to(h.dtype), down.bias.to(h.dtype)))

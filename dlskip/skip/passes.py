@@ -54,10 +54,11 @@ class _OnItsWay:
 
     Args:
         run: (N,) bool on a CUDA device.
+        host: (N,) bool, pinned: where it goes.
     """
 
-    def __init__(self, run: Tensor) -> None:
-        self._host = torch.empty(run.shape, dtype=run.dtype, pin_memory=True)
+    def __init__(self, run: Tensor, host: Tensor) -> None:
+        self._host = host
         self._host.copy_(run, non_blocking=True)
         self._copied = torch.cuda.Event()
         self._copied.record()
@@ -103,6 +104,7 @@ class Pass:
         self.runs: list[Tensor | None] = [None] * layers  # per layer: (N,) bool, None = all
         self._counts: dict[int, int] = {}
         self._copies: dict[int, _OnItsWay] = {}
+        self._arrivals: Tensor | None = None  # (L, N) bool, pinned: one allocation for all decisions of a pass
         policy.begin(self.deciding, layers, self.tokens, device)
 
     def at_deciders(self, h: Tensor) -> Tensor:
@@ -123,7 +125,9 @@ class Pass:
         """Notes who runs ``layer``: (N,) bool, None = all. On CUDA it leaves for the host at once (method §2)."""
         self.runs[layer] = run
         if run is not None and run.is_cuda:
-            self._copies[layer] = _OnItsWay(run)
+            if self._arrivals is None:
+                self._arrivals = torch.empty(self.layers, self.deciding, dtype=torch.bool, pin_memory=True)
+            self._copies[layer] = _OnItsWay(run, self._arrivals[layer])
 
     def answer(self, layer: int, runs: bool) -> None:
         """Notes the decision of the only deciding token."""
