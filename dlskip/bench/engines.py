@@ -69,7 +69,7 @@ class Exactly(Policy):
         super().begin(n, layers, tokens, device)
         if not self._pool or self._pool[0].shape != (n, layers):
             drawn = [self._draw(n, layers) for _ in range(POOL)]
-            self._pool, self._known = [masks.to(device) for masks in drawn], [masks[0].tolist() for masks in drawn]
+            self._pool, self._known = drawn, [masks[0].tolist() for masks in drawn]
         self._next += 1
         self._now = self._pool[self._next % POOL]
 
@@ -86,7 +86,7 @@ class Exactly(Policy):
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
         return self._now[:, layer]
 
-    def alone(self, layer: int, logit: Tensor | None) -> bool | None:
+    def alone(self, layer: int, logit: float | None) -> bool | None:
         return self._known[self._next % POOL][layer]
 
 
@@ -150,6 +150,8 @@ def engines(
     if compile and (batch == 1 or model.device.type == "cuda"):
         found.append(through(FullDepth(), FULL))
         found += [through(Exactly(share), f"random {share:g}") for share in shares]
+        if batch > 1:
+            found += [through(Exactly(share, "majority"), f"random {share:g}, alike") for share in shares]
         found += [through(Threshold(t), f"learned {t:g}") for t in thresholds]
         found.append(small())
     if exit_at is not None and batch == 1:  # it can only run one prompt at a time

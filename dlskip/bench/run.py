@@ -64,26 +64,23 @@ def bench(
     began, layers = time.time(), skipper_of(model).num_layers
     samples: dict[int, dict[str, Sample]] = {}
     rows: list[dict[str, Any]] = []
-    seen: list[tuple[waits.Waits, waits.Trace]] = []
     for batch in batches:
         chosen = [prompts[i % len(prompts)] for i in range(batch)]
         todo = engines(plain, model, shares, thresholds, batch, exit_at=exit_at, compile=compile)
         samples[batch] = measure(todo, chosen, pad=pad, tokens=tokens, repeats=repeats)
         rows += report.rows(samples[batch], batch, layers)
+        known = (about or {}) | {
+            "model": type(model).__name__, "layers": layers, "dtype": str(model.dtype).removeprefix("torch."),
+            "device": provenance.device_name(model.device.type), "threads": torch.get_num_threads(), "tokens": tokens,
+            "prompt tokens": sorted({len(p) for p in prompts}), "turns": repeats, "torch": torch.__version__,
+            "dlskip": dlskip.__version__, "seconds": round(time.time() - began),
+        }  # fmt: skip
+        report.write(pd.DataFrame(rows), samples, known, out)  # what is there, should a later batch fail
         if trace and batch == batches[0]:
             traced = [engine for engine in todo if engine.wrapped and engine.cut_out is None]
             seen = [_traced(engine, batch, samples[batch][engine.name], chosen, pad) for engine in traced]
-    table = pd.DataFrame(rows)
-    known = {
-        "model": type(model).__name__, "layers": layers, "dtype": str(model.dtype).removeprefix("torch."),
-        "device": provenance.device_name(model.device.type), "threads": torch.get_num_threads(), "tokens": tokens,
-        "prompt tokens": sorted({len(p) for p in prompts}), "turns": repeats, "torch": torch.__version__,
-        "dlskip": dlskip.__version__, "seconds": round(time.time() - began),
-    }  # fmt: skip
-    report.write(table, samples, (about or {}) | known, out)
-    if seen:
-        waits.write(seen, (about or {}) | known, out)
-    return table
+            waits.write(seen, known, out)
+    return pd.DataFrame(rows)
 
 
 def _traced(

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dlskip.fast.block import FastBlock, Span
-from dlskip.fast.single import ask
 from dlskip.fast.slots import Slots
 from dlskip.skip import Policy, Sample, Skipper
 from dlskip.skip.passes import Pass
@@ -85,23 +85,28 @@ class Mail:
 
     def __init__(self, layers: int, batch: int, rows: int, device: torch.device) -> None:
         self.written = list(torch.zeros(layers, batch, rows, device=device))
-        self.read: list[Tensor] = self.written
-        self._events: list[torch.cuda.Event] | None = None
+        self._host: list[Tensor] | None = None
+        self._events: list[torch.cuda.Event] = []
         if device.type == "cuda":
-            self.read = list(torch.zeros(layers, batch, rows).pin_memory())
+            self._host = list(torch.zeros(layers, batch, rows).pin_memory())
             self._events = [torch.cuda.Event() for _ in range(layers)]
+        self._read = [x.numpy() for x in (self._host or self.written)]
 
-    def send(self, index: int) -> None:
-        """Queues the copy, behind what was sent to the device and ahead of what comes."""
-        if self._events is not None:
-            self.read[index].copy_(self.written[index], non_blocking=True)
+    def copy(self, index: int) -> None:
+        """Copies to the host: work for the device."""
+        if self._host is not None:
+            self._host[index].copy_(self.written[index], non_blocking=True)
+
+    def mark(self, index: int) -> None:
+        """Notes that ``copy`` was sent to the device just now."""
+        if self._events:
             self._events[index].record()
 
-    def arrived(self, index: int) -> Tensor:
-        """(B, R) on the CPU; waits for this copy alone."""
-        if self._events is not None:
+    def arrived(self, index: int) -> np.ndarray:
+        """(B, R) float32; waits for what was sent up to ``mark``, not for what was sent after it."""
+        if self._events:
             self._events[index].synchronize()
-        return self.read[index]
+        return self._read[index]
 
 
 class Steps:
@@ -129,8 +134,8 @@ class Steps:
         self.rows = list(torch.zeros(layers, batch, dtype=torch.long, device=device))
         self._shown = 0  # how far the mask is set
         self._record = Recorder(device)
-        self._recorded: dict[tuple[str, int, int], Work] = {}
-        self._done: set[tuple[str, int]] = set()  # kinds of work that was done once
+        self._recorded: dict[tuple[str, int, int, bool], Work] = {}
+        self._done: set[tuple[str, int, bool]] = set()  # kinds of work that was done once
 
     def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
         """Maps (B, 1, D) to the last layer's output, (B, 1, D), which the next call overwrites."""
@@ -138,30 +143,36 @@ class Steps:
         assert cache is not None
         self._begin(h, span, current)
         listens = current.policy.uses_heads
-        price = current.price.cpu() if isinstance(current.price, Tensor) else current.price
-        self._replay("start", 0)
-        if listens and current.is_free(1):
-            self.mail.send(0)
+        price = current.price.cpu().numpy() if isinstance(current.price, Tensor) else current.price
+        self._replay("start", 0, 0, listens)
+        if listens:
+            self.mail.mark(0)
         for index in range(len(self.blocks)):
             if current.is_free(index):
-                logit = None
-                if listens:  # sent off before the layer below, which runs meanwhile
-                    read = self.mail.arrived(index - 1)
-                    logit = read[:, 0] if read.shape[1] == 1 else read[:, 0] + price * read[:, 1]
-                ask(current, index, logit, None, single=self.batch == 1)
-            some, selection = current.selection(index)
+                # What it follows from was sent off before the layer below, which runs meanwhile.
+                self._ask(current, index, _told(self.mail.arrived(index - 1), price) if listens else None)
             ran = current.count(index)
             counter.decided[index] += ran
             counter.ran[index] += ran
-            if selection is not None:
-                self.rows[index][:ran].copy_(selection.rows, non_blocking=True)
-            self._replay("run" if some else "skip", index, ran)
+            if 0 < ran < self.batch:
+                self.rows[index][:ran].copy_(current.rows(index), non_blocking=True)
+            self._replay("run" if ran else "skip", index, ran, listens)
             if listens and current.is_free(index + 2):
-                self.mail.send(index + 1)
+                self.mail.mark(index + 1)
         layers: Any = cache.layers
         for layer in layers:
             layer.length += 1
         return self.h
+
+    def _ask(self, current: Pass, layer: int, logits: np.ndarray | None) -> None:
+        """Asks the policy who runs ``layer``, given (B,) float32."""
+        policy = current.policy
+        if self.batch == 1:
+            alone = policy.alone(layer, None if logits is None else float(logits[0]))
+            if alone is not None:
+                current.answer(layer, alone)
+                return
+        current.note(layer, policy.decide(layer, None if logits is None else torch.from_numpy(logits), None))
 
     def _begin(self, h: Tensor, span: Span, current: Pass) -> None:
         """Puts the token, its place and who may look where to the addresses that were recorded."""
@@ -181,22 +192,23 @@ class Steps:
         else:
             mask[..., : past + 1].copy_(span.mask)
 
-    def _replay(self, what: str, index: int, rows: int = 0) -> None:
-        """Sends one piece of a layer's work to the device; it is recorded before, if it was not yet."""
-        key = (what, index, rows)
+    def _replay(self, what: str, index: int, rows: int, listens: bool) -> None:
+        """Sends a layer's work to the device; it is recorded before, if it was not yet."""
+        key = (what, index, rows, listens)
         if key not in self._recorded:
-            work = self._work(what, index, rows)
+            work = self._work(*key)
             with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(_ATTENTION):
-                if (what, rows) not in self._done:
-                    self._done.add((what, rows))
+                if (what, rows, listens) not in self._done:
+                    self._done.add((what, rows, listens))
                     self._record.first(work)
                     return
                 self._recorded[key] = self._record(work)
         self._recorded[key]()
 
-    def _work(self, what: str, index: int, rows: int) -> Work:
+    def _work(self, what: str, index: int, rows: int, listens: bool) -> Work:
+        """What comes after the decision about a layer, up to what the next decision follows from."""
         if what == "start":
-            return lambda: self._beside(0)
+            return lambda: self._beside(0, listens)
 
         def layer() -> None:
             if what == "run":
@@ -204,20 +216,21 @@ class Steps:
             else:
                 self._skip(index)
             if index + 1 < len(self.blocks):
-                self._beside(index + 1)
+                self._beside(index + 1, listens)
 
         return layer
 
-    def _beside(self, index: int) -> None:
+    def _beside(self, index: int, listens: bool) -> None:
         """Adapter and head of a layer, on what comes into it."""
         layer: Any = self.skipper.layers[index]
         h, down, up = self.h[:, 0], layer.adapter.down, layer.adapter.up
         x = F.gelu(F.linear(h, down.weight.to(h.dtype), down.bias.to(h.dtype)))
         torch.addmm(up.bias.to(h.dtype), x, up.weight.to(h.dtype).t(), out=self.adapted[:, 0])
-        if layer.head is not None:
+        if listens and layer.head is not None:
             out = layer.head.out
             read = F.gelu(self.adapted[:, 0].to(torch.float32))
             torch.addmm(out.bias, read, out.weight.t(), out=self.mail.written[index])
+            self.mail.copy(index)
 
     def _skip(self, index: int) -> None:
         self.slots.fill(index)
@@ -264,6 +277,13 @@ class StepsByBatch:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StepsByBatch:
         return StepsByBatch([], None)  # which fits no layers: a copied model records its own from its next prompt on
+
+
+def _told(read: np.ndarray, price: np.ndarray | float) -> np.ndarray:
+    """Logits (B,) from what heads read, (B, R): a new array, whatever the next token overwrites."""
+    if read.shape[1] == 1:
+        return read[:, 0].copy()
+    return read[:, 0] + np.float32(price) * read[:, 1]  # type: ignore[no-any-return]
 
 
 def _addresses(blocks: list[FastBlock], skipper: Skipper) -> list[int]:

@@ -71,7 +71,7 @@ class SingleToken:
 
 def ask(current: Pass, layer: int, logit: Tensor | None, state: Tensor | None, *, single: bool) -> None:
     """Asks the policy who runs ``layer`` (see ``Policy.decide``); ``single``: one deciding token, on the CPU."""
-    if single and (alone := current.policy.alone(layer, logit)) is not None:
+    if single and (alone := current.policy.alone(layer, None if logit is None else logit.item())) is not None:
         current.answer(layer, alone)
     else:
         current.note(layer, current.policy.decide(layer, logit, state))

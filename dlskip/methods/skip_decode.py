@@ -34,7 +34,7 @@ class Growing(Policy):
         self.position = 0 if tokens > 1 else self.position + 1  # a prompt has more than one token
         reached = min(1.0, self.position / self.horizon) if self.horizon else 1.0
         self._now = round(self.most * reached)
-        self._none = torch.zeros(n, dtype=torch.bool, device=device)
+        self._none = torch.zeros(n, dtype=torch.bool)
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
         return self._none if 1 <= layer <= self._now else None

@@ -95,6 +95,7 @@ class Pass:
         price: Tensor | float = 0.0,
     ) -> None:
         self.policy, self.layers, self.deciders, self.cache, self.price = policy, layers, deciders, cache, price
+        self.device = device
         self.batch, self.tokens = shape
         if deciders is not None:
             self._places: tuple[Tensor, Tensor] | None = (deciders.rows, deciders.tokens)
@@ -117,12 +118,13 @@ class Pass:
         if run is None:
             return self.deciding
         if layer not in self._counts:
-            copy = self._copies.get(layer)
-            self._counts[layer] = int((run if copy is None else copy.arrived()).sum())
+            self._counts[layer] = int(self._on_host(layer, run).sum())
         return self._counts[layer]
 
     def note(self, layer: int, run: Tensor | None) -> None:
         """Notes who runs ``layer``: (N,) bool, None = all. On CUDA it leaves for the host at once (method §2)."""
+        if run is not None and self.deciders is not None:
+            run = run.to(self.device)
         self.runs[layer] = run
         if run is not None and run.is_cuda:
             if self._arrivals is None:
@@ -138,6 +140,12 @@ class Pass:
         """Whether ``layer`` may be skipped: never the first, and the last only by an early exit (§3.2)."""
         return 0 < layer < self.layers - (0 if self.policy.frees_last else 1)
 
+    def rows(self, layer: int) -> Tensor:
+        """The rows that run ``layer``, if some but not all do: (B',) long, where it was decided."""
+        run = self.runs[layer]
+        assert run is not None
+        return _where(run, self.count(layer))
+
     def selection(self, layer: int) -> tuple[bool, Selection | None]:
         """Which tokens run ``layer``: (whether any does, their selection; None = all)."""
         run, count = self.runs[layer], self.count(layer)
@@ -146,7 +154,7 @@ class Pass:
         if not count:
             return False, None
         if self.deciders is None:
-            return True, Selection(_where(run, count))
+            return True, Selection(self.rows(layer).to(self.device, non_blocking=True))
         tokens = run[self.deciders.owner] & self.deciders.valid  # (B, T)
         some = tokens.any(dim=1)
         if bool((tokens == (some[:, None] & self.deciders.valid)).all()):  # every row runs whole or not at all
@@ -160,7 +168,8 @@ class Pass:
         if not self.count(layer):
             return None
         if self.deciders is None:
-            return Selection(_where(~run, self.deciding - self.count(layer)))
+            rows = _where(~run, self.deciding - self.count(layer))
+            return Selection(rows.to(self.device, non_blocking=True))
         return Selection.of_tokens(~run[self.deciders.owner] & self.deciders.valid)
 
     def decided_tokens(self, layer: int) -> int:
@@ -175,7 +184,12 @@ class Pass:
     def run_matrix(self) -> Tensor:
         """All decisions of the pass: (N, L) bool on the CPU, True = ran."""
         ones = torch.ones(self.deciding, dtype=torch.bool)
-        return torch.stack([ones if run is None else run.cpu() for run in self.runs], dim=1)
+        runs = [ones if run is None else self._on_host(layer, run) for layer, run in enumerate(self.runs)]
+        return torch.stack(runs, dim=1)
+
+    def _on_host(self, layer: int, run: Tensor) -> Tensor:
+        copy = self._copies.get(layer)
+        return run.cpu() if copy is None else copy.arrived()
 
 
 def _where(rows: Tensor, count: int) -> Tensor:

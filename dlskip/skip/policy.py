@@ -31,7 +31,7 @@ class Policy:
         self.n, self.layers, self.device = n, layers, device
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
-        """Answers which deciding tokens run ``layer``: (N,) bool, or None for all.
+        """Answers which deciding tokens run ``layer``: (N,) bool on the CPU or where the logits are, or None for all.
 
         Args:
             layer: Index of the layer decided about; never the first or the last.
@@ -40,8 +40,8 @@ class Policy:
         """
         return None
 
-    def alone(self, layer: int, logit: Tensor | None) -> bool | None:
-        """``decide`` for a single deciding token on the CPU, without a tensor; None = ask ``decide``."""
+    def alone(self, layer: int, logit: float | None) -> bool | None:
+        """``decide`` for a single deciding token, without a tensor; None = ask ``decide``."""
         return None
 
     def observe(self, layer: int, before: Tensor, after: Tensor, ran: Tensor | None) -> None:
@@ -71,13 +71,13 @@ class Forced(Policy):
         super().begin(n, layers, tokens, device)
         if self.runs.shape[1] != layers or self.runs.shape[0] not in (1, n):
             raise DlskipError(f"masks of shape {tuple(self.runs.shape)}, need ({n}, {layers})", where="Forced")
-        self._now = self.runs.expand(n, layers).to(device)
+        self._now = self.runs.expand(n, layers)
         self._first: list[bool] = self.runs[0].tolist()
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
         return self._now[:, layer]
 
-    def alone(self, layer: int, logit: Tensor | None) -> bool | None:
+    def alone(self, layer: int, logit: float | None) -> bool | None:
         return self._first[layer]
 
 
@@ -100,7 +100,7 @@ class RandomSkip(Policy):
         self._p = min(1.0, share * layers / max(layers - 2, 1))  # L-2 layers are free to skip
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
-        return (torch.rand(self.n, generator=self.generator) >= self._p).to(self.device)
+        return torch.rand(self.n, generator=self.generator) >= self._p
 
 
 class Threshold(Policy):
@@ -139,9 +139,9 @@ class Threshold(Policy):
         whole = share > 0.5 if self.batch == "majority" else share > 0 if self.batch == "any" else share == 1
         return (~whole).expand(self.n)
 
-    def alone(self, layer: int, logit: Tensor | None) -> bool | None:
+    def alone(self, layer: int, logit: float | None) -> bool | None:
         assert logit is not None
-        return logit.item() <= self._limit
+        return logit <= self._limit
 
 
 @dataclass(frozen=True)
