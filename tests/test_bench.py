@@ -103,7 +103,10 @@ def test_every_engine_runs_alike_often_and_its_skips_are_counted() -> None:
 def test_compiled_code_is_compared_with_itself_at_full_depth() -> None:
     plain, model = pair()
     accelerate(model)
+    plain.requires_grad_(True)
     todo = engines(plain, model, [0.5], [0.5], 1, compile=True)
+    assert all("forward" not in vars(module) for module in plain.modules())  # the plain backbone stays plain
+    assert all(x.requires_grad for x in plain.parameters())
     samples = measure(todo, PROMPTS[:1], pad=2, tokens=3, repeats=1)
     assert [name for name, s in samples.items() if s.kind == "compiled"] == [
         "full, compiled", "random 0.5, compiled", "learned 0.5, compiled", "cut to 3, compiled",

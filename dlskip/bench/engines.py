@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -133,7 +134,8 @@ def engines(
         return Engine(name, "cut", cut(plain, evenly(layers, skipped)), share, skipped / layers)
 
     def small() -> Engine:
-        kept = cut(plain, [0, layers // 2, layers - 1])  # as few as can be wrapped
+        # As few as can be wrapped; a copy, since the cut model's layers are the plain one's own.
+        kept = copy.deepcopy(cut(plain, [0, layers // 2, layers - 1]))
         attach(kept, bottleneck=skipper.layers[0].adapter.down.out_features)  # type: ignore[union-attr]
         skipper_of(kept).cast_adapters(kept.dtype)
         accelerate(kept.requires_grad_(False).eval(), compile=True)
