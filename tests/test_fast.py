@@ -228,10 +228,14 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a
 
 
 @needs_compiler
-@pytest.mark.parametrize("prices", [None, (0.3, 2.0)])
+@pytest.mark.parametrize(("prices", "kept"), [(None, torch.float32), ((0.3, 2.0), torch.bfloat16)])
 @pytest.mark.parametrize("family", KNOWN)
-def test_compiled_and_lean_agree(skipping: Any, family: str, prices: tuple[float, float] | None) -> None:
+def test_compiled_and_lean_agree(
+    skipping: Any, family: str, prices: tuple[float, float] | None, kept: torch.dtype
+) -> None:  # fmt: skip
     eager, fast = pair(skipping, family, prices=prices)
+    for model in (eager, fast):
+        skipper_of(model).cast_adapters(kept)
     accelerate(fast, compile=True)
     for name in ("full", "alike", "random", "threshold", "exit"):
         policy = [policy_of(name, 1), policy_of(name, 1)]

@@ -39,7 +39,7 @@ class Shape:
         heads, kv_heads, head_dim: Of the attention.
         eps: Of the norms.
         read: Rows of a controller head (2 if it is told the price).
-        dtype: Of the backbone, as ``str``; adapters and heads are float32.
+        dtype, adapter: Of the backbone and of the adapters, as ``str``; all arithmetic beside a layer is in float32.
     """
 
     dim: int
@@ -51,6 +51,7 @@ class Shape:
     eps: float
     read: int
     dtype: str
+    adapter: str
 
 
 class Enter(nn.Module):
@@ -124,7 +125,8 @@ def _normed(h: Tensor, weight: Tensor, eps: float) -> Tensor:
 def _beside(
     h: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor, head: Tensor, head_bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    adapted = torch.mv(up, F.gelu(torch.mv(down, h.to(torch.float32)) + down_bias)) + up_bias
+    h, down, up = h.to(torch.float32), down.to(torch.float32), up.to(torch.float32)  # in registers, as they are read
+    adapted = torch.mv(up, F.gelu(torch.mv(down, h) + down_bias)) + up_bias
     return adapted, torch.mv(head, F.gelu(adapted)) + head_bias
 
 
@@ -140,9 +142,10 @@ def compiled(shape: Shape) -> tuple[Call, Call, Call]:
     token = torch.zeros(shape.head_dim, dtype=dtype)
     heads = shape.heads + 2 * shape.kv_heads
     qkv = torch.zeros(heads * shape.head_dim, shape.dim, dtype=dtype)
-    down, up = torch.zeros(shape.bottleneck, shape.dim), torch.zeros(shape.dim, shape.bottleneck)
+    narrow, kept = torch.zeros(shape.bottleneck), getattr(torch, shape.adapter)
+    down, up = (torch.zeros(*size, dtype=kept) for size in ((len(narrow), shape.dim), (shape.dim, len(narrow))))
     head = torch.zeros(shape.read, shape.dim)
-    beside = (down, down[:, 0].clone(), up, wide, head, head[:, 0].clone())
+    beside = (down, narrow, up, wide, head, head[:, 0].clone())
     mixed = torch.zeros(1, shape.kv_heads, shape.heads // shape.kv_heads, shape.head_dim, dtype=dtype)
     out = torch.zeros(shape.dim, mixed.numel(), dtype=dtype)
     gate = torch.zeros(shape.inner, shape.dim, dtype=dtype)

@@ -34,7 +34,7 @@ class SingleToken:
             dim=block.qkv.shape[1], inner=len(block.gate), bottleneck=first.adapter.down.out_features,
             heads=block.heads, kv_heads=block.kv_heads, head_dim=block.head_dim,
             eps=float(block.norms[0].variance_epsilon), read=len(head.weight),
-            dtype=str(block.qkv.dtype).removeprefix("torch."),
+            dtype=_name(block.qkv), adapter=_name(first.adapter.down.weight),
         )  # fmt: skip
         self.enter, self.leave, self.beside = compiled(shape)
         none = [torch.zeros_like(head.weight), torch.zeros_like(head.bias)]  # of layers that decide nothing
@@ -89,9 +89,14 @@ def _decide(current: Pass, layer: int, h: Tensor, read: Tensor) -> None:
 
 
 def _beside(adapter: Adapter, head: Head | None, none: list[Tensor]) -> list[Tensor]:
-    made = [adapter.down.weight, adapter.down.bias, adapter.up.weight, adapter.up.bias]
-    made += none if head is None else [head.out.weight, head.out.bias]
-    return [x.detach().to(torch.float32) for x in made]
+    down, up = adapter.down, adapter.up
+    biases = [x.detach().to(torch.float32) for x in (down.bias, up.bias)]
+    read = none if head is None else [x.detach().to(torch.float32) for x in (head.out.weight, head.out.bias)]
+    return [down.weight.detach(), biases[0], up.weight.detach(), biases[1], *read]
+
+
+def _name(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
 def _bias(bias: Tensor | None, weight: Tensor) -> Tensor:

@@ -18,12 +18,12 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from dlskip.backbone import find_layers, find_stack
+from dlskip.fast.adapter import FastAdapter, decide
 from dlskip.fast.block import FAMILIES, FastBlock, Span, normed, supported
-from dlskip.fast.compiled import compiled_product
+from dlskip.fast.compiled import Call, compiled_product
 from dlskip.fast.recorded import DEVICES, StepsByBatch
-from dlskip.fast.single import SingleToken, ask
+from dlskip.fast.single import SingleToken
 from dlskip.skip import Skipper, skipper_of
-from dlskip.skip.layer import SkipLayer
 from dlskip.skip.passes import Pass
 
 _IGNORED = {"return_dict", "cache_position", "num_items_in_batch"}  # no decoder layer of these families reads them
@@ -53,18 +53,20 @@ def accelerate(model: nn.Module, *, compile: bool = False) -> bool:
             warnings.warn(f"nothing to compile: needs one of {', '.join(FAMILIES)}", stacklevel=2)
         return False
     stack: Any = find_stack(model)
+    output: Any = model.get_output_embeddings()  # type: ignore[operator]
     fast = getattr(stack.forward, "__self__", None)
     if not isinstance(fast, FastStack):
         fast = FastStack(stack, skipper, blocks)
         stack.forward = fast.forward
         skipper.replaced.append(stack)
-        head: Any = model.get_output_embeddings()  # type: ignore[operator]
-        if type(head) is nn.Linear and head.bias is None:
-            head.forward = FastHead(head, fast).forward
-            skipper.replaced.append(head)
+        if type(output) is nn.Linear and output.bias is None:
+            output.forward = FastHead(output, fast).forward
+            skipper.replaced.append(output)
     fast.compile = compile
     if compile and not fast.compiles():
         warnings.warn("nothing to compile: needs kv_fill copy and controllers that read inputs", stacklevel=2)
+    if fast.single is not None and isinstance(head := getattr(output.forward, "__self__", None), FastHead):
+        head.product()  # now, not at the first token
     return True
 
 
@@ -180,14 +182,14 @@ class FastStack:
             decides = current.is_free(index + 1)
             adapted = adapter(h, span.few)
             if decides and reads_input:
-                _decide(current, index + 1, adapter, h, adapted, span)
+                decide(current, index + 1, adapter, h, adapted, span)
             counter.decided[index] += current.decided_tokens(index)
             h, ran = self._layer(block, h, span, current)
             counter.ran[index] += ran
             if adapted is not None:
                 h = h + adapted.to(h.dtype)
             if decides and not reads_input:
-                _decide(current, index + 1, adapter, h, None, span)
+                decide(current, index + 1, adapter, h, None, span)
         return h
 
     def _layer(self, block: FastBlock, h: Tensor, span: Span, current: Pass) -> tuple[Tensor, int]:
@@ -207,61 +209,11 @@ class FastStack:
         return selection.put(h, block(part, span.take(selection), cache, selection)), part.shape[0] * part.shape[1]
 
 
-class FastAdapter:
-    """A layer's adapter and head; of a few tokens they are computed in float32, whose small products cost less.
-
-    Args:
-        layer: Where they are.
-    """
-
-    def __init__(self, layer: SkipLayer) -> None:
-        self.module, self.head = layer.adapter, layer.head
-        if layer.adapter is not None:
-            down, up = layer.adapter.down, layer.adapter.up
-            self._parameters = [down.weight, down.bias, up.weight, up.bias]
-            self.float32 = [x.detach().to(torch.float32) for x in self._parameters]
-            self._made_of = _versions(self._parameters)
-
-    def holds(self) -> bool:
-        """Whether the parameters are what they were."""
-        return self.module is None or (self._made_of is not None and _versions(self._parameters) == self._made_of)
-
-    def __call__(self, h: Tensor, few: bool) -> Tensor | None:
-        """(B, T, D) to the adapted residual, float32 if they are few; None without an adapter."""
-        if self.module is None:
-            return None
-        if not few:
-            return self.module(h)  # type: ignore[no-any-return]
-        down, down_bias, up, up_bias = self.float32
-        return F.linear(F.gelu(F.linear(h.to(torch.float32), down, down_bias)), up, up_bias)
-
-
 def _whole(skipper: Skipper) -> bool:
     """Whether there are adapters and controllers everywhere, read before a layer: what compiled code computes."""
     parts: list[Any] = list(skipper.layers)
     there = all(layer.adapter is not None for layer in parts) and all(layer.head is not None for layer in parts[:-2])
     return there and skipper.reads == "input" and skipper.kv_fill == "copy"
-
-
-def _versions(parameters: list[Tensor]) -> list[tuple[int, int]] | None:
-    """Where parameters lie and how often they were written to; None if torch does not count that."""
-    if any(x.is_inference() for x in parameters):
-        return None
-    return [(x.data_ptr(), x._version) for x in parameters]
-
-
-def _decide(
-    current: Pass, layer: int, adapter: FastAdapter, h: Tensor, adapted: Tensor | None, span: Span
-) -> None:  # fmt: skip
-    """Asks the policy who runs ``layer``; ``adapted`` is what the controller reads, None = the adapter on ``h``."""
-    state, logit = None, None
-    if current.policy.uses_heads:
-        assert adapter.head is not None
-        state = current.at_deciders(h)
-        adapted = adapter(h, span.few) if adapted is None else adapted
-        assert adapted is not None
-        logit = adapter.head(current.at_deciders(adapted), current.price)
-    ask(current, layer, logit, state, single=span.single)
 
 
 class FastHead:
@@ -278,6 +230,11 @@ class FastHead:
     def __init__(self, linear: nn.Linear, stack: FastStack) -> None:
         self.linear, self.stack = linear, stack
 
+    def product(self) -> Call:
+        """The compiled product with one vector, compiled if this is its first use."""
+        weight = self.linear.weight
+        return compiled_product(*weight.shape, weight.dtype)  # type: ignore[arg-type]
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., V)."""
         weight = self.linear.weight
@@ -286,7 +243,7 @@ class FastHead:
         if x.numel() == x.shape[-1] and x.device.type == "cpu":
             row = x.reshape(-1)
             if self.stack.single is not None:
-                (y,) = compiled_product(*weight.shape, weight.dtype)([weight, row])  # type: ignore[arg-type]
+                (y,) = self.product()([weight, row])
             else:
                 y = torch.mv(weight, row)
             return y.view(*x.shape[:-1], -1)
