@@ -180,6 +180,13 @@ def test_states_are_for_the_loop_alone(skipping: Any, steps: list[int]) -> None:
     assert steps
 
 
+def test_too_many_rows_take_the_loop(skipping: Any, steps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, fast = both(skipping)
+    monkeypatch.setattr("dlskip.fast.recorded.MOST", 2)
+    decoded(fast, Threshold(0.5), prompts_of([3, 4, 5]))
+    assert not steps
+
+
 def test_switched_off_again(skipping: Any, steps: list[int]) -> None:
     _, fast = both(skipping)
     accelerate(fast)

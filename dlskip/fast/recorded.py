@@ -27,6 +27,7 @@ from dlskip.skip.selection import Selection
 Work = Callable[[], None]
 DEVICES = ("cuda",)
 LEAST = 256  # tokens that there is room for at first
+MOST = 32  # rows: each layer may be recorded once for each number of them that runs it
 # cuDNN's attention plans each shape by itself, and plans cannot be made while work is recorded.
 _ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -265,8 +266,8 @@ class StepsByBatch:
         return self._weights == _addresses(blocks, skipper)
 
     def of(self, batch: int, tokens: int, policy: Policy) -> Steps | None:
-        """The steps for B rows of up to ``tokens`` tokens; None if the policy asks for states, which are not kept."""
-        if self.skipper is None or isinstance(policy, Sample):
+        """The steps for B rows of up to ``tokens`` tokens; None for too many, and for a policy that keeps states."""
+        if self.skipper is None or batch > MOST or isinstance(policy, Sample):
             return None
         steps = self._made.get(batch)
         if steps is None or steps.slots.capacity < tokens:

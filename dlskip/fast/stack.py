@@ -41,7 +41,7 @@ def accelerate(model: nn.Module, *, compile: bool = False) -> bool:
         model: The model.
         compile: On a CPU, run single tokens of single rows through compiled code, which needs a C++ compiler: about a
             minute when a shape is first met, from the disk afterwards. On CUDA, decode through recorded graphs, which
-            takes some tenths of a second for every number of rows that is first met.
+            takes some tenths of a second for every number of rows, up to 32, that is first met.
 
     Raises:
         DlskipError: No layer skipping is attached to ``model``, or its code could not be compiled.
@@ -155,8 +155,9 @@ class FastStack:
                 self._adapters = [FastAdapter(layer) for layer in self.skipper.layers]  # type: ignore[arg-type]
         self._recording = False
         if self.compile and self._blocks and _whole(self.skipper):
+            devices = {block.qkv.device for block in self._blocks}
             device = self._blocks[0].qkv.device.type
-            if device in DEVICES:
+            if device in DEVICES and len(devices) == 1:
                 self._recording = True
                 if self.recorded is None or not self.recorded.fits(self._blocks, self.skipper):
                     self.recorded = StepsByBatch(self._blocks, self.skipper)
