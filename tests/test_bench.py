@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dlskip.bench import report, waits
 from dlskip.bench.engines import Exactly, Kind, engines, evenly
 from dlskip.bench.measure import Sample, measure
+from dlskip.bench.rows import expected, layer_costs
 from dlskip.bench.run import bench
 from dlskip.errors import DlskipError
 from dlskip.export import cut
@@ -168,6 +169,27 @@ def test_a_bench_leaves_numbers_a_table_and_a_picture(tmp_path: Path) -> None:
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".csv", ".md", ".png", ".svg"}
     with pytest.raises(DlskipError, match="no prompt"):
         bench(*pair(), [], tmp_path, batches=[1], shares=[], thresholds=[], tokens=2, repeats=1, pad=2)
+
+
+def test_rows_that_differ_are_bound_by_what_a_layer_costs_for_some_of_them() -> None:
+    assert expected({1: 1.0, 2: 2.0, 4: 4.0}, 4, 0.25) == pytest.approx(3.0)  # linear: the mean number of rows
+    assert expected({1: 2.0, 4: 2.0}, 4, 0.5) == pytest.approx(2.0 * (1 - 0.5**4))  # as dear for one as for all
+    seconds = {"plain": ("plain", 0.0, 24), "full": ("full", 0.0, 24), "random 0.4": ("random", 0.4, 18),
+               "cut 0.4": ("cut", 0.4, 16), "cut to 2": ("cut", 0.8, 8)}  # fmt: skip
+    samples = {
+        name: Sample(kind, 0.4, [ms / 1e3], [ms / 1e3], {"prefill": share, "decode": share})  # type: ignore[arg-type]
+        for name, (kind, share, ms) in seconds.items()
+    }
+    costs = {"prefill": {1: 0.5, 2: 1.0, 4: 2.0}, "decode": {1: 2.0, 2: 2.0, 4: 2.0}}
+    found = pd.DataFrame(report.rows(samples, 4, 10, costs)).query("kind == 'random'").set_index("phase")
+    assert found.loc["prefill", "bound"] == pytest.approx(found.loc["prefill", "ideal"])
+    assert found.loc["decode", "bound"] == pytest.approx(24 / (24 - 8 * 2.0 * 0.5**4))
+
+
+def test_layers_are_costed_for_fewer_rows() -> None:
+    plain, _ = pair()
+    found = layer_costs(plain, cut(plain, [0, 5]), [*PROMPTS, *PROMPTS][:3], 2, repeats=1)
+    assert {phase: list(costs) for phase, costs in found.items()} == {"prefill": [1, 2, 3], "decode": [1, 2, 3]}
 
 
 def test_the_device_s_idle_time_is_what_no_kernel_covers() -> None:

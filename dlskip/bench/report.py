@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 
 from dlskip.bench.engines import FULL, FULL_COMPILED, PLAIN, SMALLEST, SMALLEST_COMPILED
 from dlskip.bench.measure import Sample
+from dlskip.bench.rows import Costs, expected
 from dlskip.report import style
 
 PHASES = {"prefill": "Prefill", "decode": "Decoding"}
@@ -27,7 +28,9 @@ _LOOKS = {
 }
 
 
-def rows(samples: Mapping[str, Sample], batch: int, layers: int) -> list[dict[str, Any]]:
+def rows(
+    samples: Mapping[str, Sample], batch: int, layers: int, costs: Costs | None = None
+) -> list[dict[str, Any]]:  # fmt: skip
     """One batch size as tidy rows, one per engine and phase.
 
     ``speedup`` is against the same model at full depth: the wrapped one, compiled or not, or the plain backbone for
@@ -35,7 +38,8 @@ def rows(samples: Mapping[str, Sample], batch: int, layers: int) -> list[dict[st
     ``ideal`` is what the skipped share could give if nothing but layers were saved and nothing added, from the plain
     backbone's own costs: it takes ``rest + L c`` whole and ``rest + 2 c`` cut to two layers, hence c; ``efficiency`` is
     speed-up over ideal. Compiled code is held against its own costs, whole and cut to three layers. ``against_plain``
-    compares with the plain backbone, ``against_cut`` with the cut model of the same depth.
+    compares with the plain backbone, ``against_cut`` with the cut model of the same depth. ``bound`` is for rows that
+    differ: what is possible if a layer that n of them run costs what it takes for a batch of n (``costs``).
     """
     found = []
     cuts = {sample.share: sample for sample in samples.values() if sample.kind == "cut"}
@@ -59,6 +63,10 @@ def rows(samples: Mapping[str, Sample], batch: int, layers: int) -> list[dict[st
                 )
                 row["ideal"] = all_of / (all_of - row["skipped"] * layers * layer)
                 row["efficiency"] = row["speedup"] / row["ideal"]
+            if sample.kind == "random" and costs is not None and row["skipped"] is not None:
+                known, free = costs[phase], layers - 2
+                saved = known[batch] - expected(known, batch, min(1.0, row["skipped"] * layers / free))
+                row["bound"] = plain / (plain - free * saved)
             if sample.kind in ("random", "alike"):
                 row["against_cut"] = cuts[sample.share].ms(phase) / ms
             found.append(row)
@@ -127,10 +135,10 @@ def markdown(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
         ms=[f"{r.ms:.1f} [{r.ms_low:.1f}, {r.ms_high:.1f}]" for r in table.itertuples()],
         skipped=(100 * table["skipped"]).round(1),
     )
-    kept = ["batch", "phase", "engine", "skipped", "ms", "speedup", "ideal", "efficiency", "against_plain",
+    kept = ["batch", "phase", "engine", "skipped", "ms", "speedup", "ideal", "efficiency", "bound", "against_plain",
             "against_cut", "peak_mb"]  # fmt: skip
     names = {"skipped": "skipped %", "ms": "ms, median [quartiles]", "against_plain": "against plain",
-             "against_cut": "against cut", "peak_mb": "peak MiB"}  # fmt: skip
+             "bound": "bound by rows", "against_cut": "against cut", "peak_mb": "peak MiB"}  # fmt: skip
     frame = shown.reindex(columns=kept).rename(columns=names)
     body = frame.astype(object).where(frame.notna(), None).to_markdown(index=False, floatfmt=".2f", missingval="–")
     note = "; ".join(f"{key}: {value}" for key, value in about.items())

@@ -13,8 +13,9 @@ import torch
 import dlskip
 from dlskip import provenance
 from dlskip.bench import report, waits
-from dlskip.bench.engines import Engine, engines
+from dlskip.bench.engines import SMALLEST, Engine, engines
 from dlskip.bench.measure import Sample, measure
+from dlskip.bench.rows import layer_costs
 from dlskip.errors import DlskipError
 from dlskip.skip import skipper_of
 
@@ -68,7 +69,11 @@ def bench(
         chosen = [prompts[i % len(prompts)] for i in range(batch)]
         todo = engines(plain, model, shares, thresholds, batch, exit_at=exit_at, compile=compile)
         samples[batch] = measure(todo, chosen, pad=pad, tokens=tokens, repeats=repeats)
-        rows += report.rows(samples[batch], batch, layers)
+        costs = None
+        if batch > 1:
+            small = next(engine.model for engine in todo if engine.name == SMALLEST)
+            costs = layer_costs(plain, small, chosen, pad)
+        rows += report.rows(samples[batch], batch, layers, costs)
         known = (about or {}) | {
             "model": type(model).__name__, "layers": layers, "dtype": str(model.dtype).removeprefix("torch."),
             "device": provenance.device_name(model.device.type), "threads": torch.get_num_threads(), "tokens": tokens,
