@@ -220,7 +220,7 @@ def _whole(skipper: Skipper) -> bool:
 class FastHead:
     """An output layer for the last tokens of a batch, (B, 1, D) cut out of (B, T, D).
 
-    One row is multiplied as a vector, which on a CPU is a third faster. Several lie apart in memory, and torch would
+    One row is multiplied as a vector, which on a CPU is two to three times as fast. Several lie apart in memory, and torch would
     multiply each of them by itself where nothing needs a gradient: they are gathered first.
 
     Args:
@@ -246,7 +246,8 @@ class FastHead:
             if self.stack.single is not None:
                 (y,) = self.product()([weight, row])
             else:
-                y = torch.mv(weight, row)
+                with _without_onednn(True):
+                    y = torch.mv(weight, row)
             return y.view(*x.shape[:-1], -1)
         if x.dim() < 3:
             return F.linear(x, weight)
