@@ -220,8 +220,8 @@ def _whole(skipper: Skipper) -> bool:
 class FastHead:
     """An output layer for the last tokens of a batch, (B, 1, D) cut out of (B, T, D).
 
-    One row is multiplied as a vector, which on a CPU is two to three times as fast. Several lie apart in memory, and torch would
-    multiply each of them by itself where nothing needs a gradient: they are gathered first.
+    One row is multiplied as a vector, which on a CPU is two to three times as fast. Several lie apart in memory, and
+    torch would multiply each of them by itself where nothing needs a gradient: they are gathered first.
 
     Args:
         linear: The layer.
