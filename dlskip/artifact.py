@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dlskip import backbone, config, tuning
@@ -114,7 +114,7 @@ def as_trained(params: config.Params, source: Path) -> config.Params:
 
 
 def load_skip(skipper: Skipper, directory: Path) -> None:
-    """Loads adapters and heads.
+    """Loads adapters and heads; a head that was told no price may become one that is, and heeds it no more than before.
 
     Raises:
         DlskipError: They are missing or belong to a model of another shape.
@@ -123,8 +123,17 @@ def load_skip(skipper: Skipper, directory: Path) -> None:
     if not path.is_file():
         raise DlskipError("no adapters", where=str(path), mend="run the stage that writes them: dvc repro")
     try:
-        skipper.load_state_dict(load_file(path))
+        skipper.load_state_dict(_widened(load_file(path), skipper.state_dict()))
     except RuntimeError as error:
         raise DlskipError(
             "adapters of another shape", where=str(path), mend="model.bottleneck or the backbone changed: dvc repro"
         ) from error
+
+
+def _widened(stored: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stored tensors with zeros for the rows that heads of ``wanted`` have beyond theirs."""
+    more = {name: len(wanted[name]) - len(x) for name, x in stored.items() if ".head." in name and name in wanted}
+    return {
+        name: x if more.get(name, 0) <= 0 else torch.cat([x, x.new_zeros(more[name], *x.shape[1:])])
+        for name, x in stored.items()
+    }

@@ -164,3 +164,21 @@ def test_its_settings_are_the_prices(priced: Made, monkeypatch: Any) -> None:
     assert [s.name for s in settings] == ["full", *(f"price {p}" for p in params.evaluate.prices)]
     policy = Learned().policy(settings[1], "entailment", "per_sample")
     assert isinstance(policy, Threshold) and (policy.threshold, policy.price) == (0.5, params.evaluate.prices[0])
+
+
+def test_controllers_start_from_ones_that_were_told_none(skipping: Any, ragged: Ragged, tmp_path: Path) -> None:
+    """As the variant `priced` does: until it is trained, no price makes a difference."""
+    untold, before = skipping(lora=True)
+    artifact.save(untold, tmp_path)
+    told, after = skipping(lora=True, prices=RANGE)
+    artifact.load_skip(after, tmp_path)
+    batch = ragged(*LENGTHS)
+    with torch.no_grad():
+        with before.using(Threshold(0.5)):
+            expected = untold(**batch.inputs).logits
+        for price in RANGE:
+            with after.using(Threshold(0.5, price=price)):
+                assert torch.equal(told(**batch.inputs).logits, expected)
+    artifact.save(told, tmp_path)
+    with pytest.raises(DlskipError, match="another shape"):  # a price that was learnt is not forgotten
+        artifact.load_skip(before, tmp_path)
