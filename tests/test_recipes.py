@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dlskip import config, recipe
+from dlskip import artifact, config, recipe
 from dlskip.errors import DlskipError
 
 REPO = Path(__file__).resolve().parents[1]
@@ -125,3 +126,21 @@ def test_recipe_files_that_are_broken(there):
     (there / "recipes" / "bad.yaml").write_text("rl: {entropy: [}")
     with pytest.raises(DlskipError, match=r"bad\.yaml: not valid YAML"):
         recipe.render("bad")
+
+
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_can_start_from_the_weights_that_it_names(monkeypatch, skipping, tmp_path, name):
+    params = apply(monkeypatch, name)
+    for variant in params.ablations.variants.values():
+        if variant.start != "vanilla":  # which has no adapters
+            start, _ = skipping(lora=True, **options(params))
+            artifact.save(start, tmp_path / "start")
+            _, skipper = skipping(lora=True, seed=1, **options(config.varied(params, variant)))
+            artifact.load_skip(skipper, tmp_path / "start")
+
+
+def options(params: config.Params) -> dict[str, Any]:
+    """Of attaching skipping to a model, as far as a variant may change them."""
+    model = params.model
+    return {"reads": model.controller_reads, "kv_fill": model.kv_fill, "prices": model.prices}
