@@ -108,6 +108,9 @@ def _cases(params: config.Params, method: str, task: Task) -> Iterator[tuple[str
     else:
         for batch in map(str, evaluate.batches) if method == "ours" else ["per_sample"]:
             yield method, "full", batch, 0.0
+            if method != "ours" and "model" in params.ablations.variants[method].set:  # told a price
+                yield from ((method, f"price {p}", batch, 0.1 + 0.2 * p) for p in evaluate.prices)
+                continue
             for t in evaluate.thresholds:
                 share = 0.72 - 0.7 * t - 0.01 * (batch == "16") - 0.05 * (method != "ours")
                 yield method, str(t), batch, share

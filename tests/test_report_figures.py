@@ -108,6 +108,18 @@ def test_ablations_without_data_say_so(nothing):
         assert "not run" in shown(figures_ablations.ablations(nothing))
 
 
+def test_prices_stand_beside_thresholds(tmp_path):
+    params = parameters()
+    params.ablations.variants["no_mixer"].set["model"] = {"prices": [0.3, 2.0]}
+    write_world(tmp_path, params)
+    view = View(collect.collect(params, tmp_path), "smollm2")
+    assert view.priced == ["no_mixer"]
+    figure = figures_ablations.prices(view)
+    words = shown(figure).split("\n")
+    assert [axes.get_title(loc="left")[:4] for axes in figure.axes] == ["Mean", "Mean"]
+    assert set(view.thresholds) <= set(words) and {str(p) for p in params.evaluate.prices} <= set(words)
+
+
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 def test_panels_with_data_have_titles_and_units(view, maker):
     figure = maker(view)

@@ -35,7 +35,7 @@ SHOWN = 3  # baselines in the headline's picture
 
 
 def draw(view: View, directory: Path) -> None:
-    """Writes every figure but ``token_depth``; ``ablations`` only if the grid has any."""
+    """Writes every figure but ``token_depth``; ``ablations`` and ``prices`` only if the grid has any."""
     made = {
         "headline": headline, "figure3": figure3, "quality_vs_skip": quality_vs_skip, "batch_rules": batch_rules,
         "layer_heatmap": figures_layers.per_task, "method_heatmap": figures_layers.per_method,
@@ -44,6 +44,8 @@ def draw(view: View, directory: Path) -> None:
     }  # fmt: skip
     if figures_ablations.wanted(view):
         made["ablations"] = figures_ablations.ablations
+    if view.priced:
+        made["prices"] = figures_ablations.prices
     for name, maker in made.items():
         style.save(maker(view), directory, name)
 

@@ -1,4 +1,4 @@
-"""Figure of the ablations: quality and skipped share of each, beside ours."""
+"""Figures of the ablations: quality and skipped share of each beside ours, and what a price can choose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dlskip.methods.names import title as method_title
 from dlskip.report import style
-from dlskip.report.figures_common import SHARE, facts, kinds
+from dlskip.report.figures_common import SHARE, course, facts, handles, kinds, line, unskipped, whiskers
 from dlskip.report.stats import Run
 from dlskip.report.view import View
 
@@ -78,6 +78,32 @@ def ablations(view: View) -> Figure:
     figure.legend(handles=marks, loc="outside upper left", ncols=3, fontsize=9)
     hint = "indented rows differ in one part from the row they stand under"
     style.note(figure, facts(view, view.tasks, "decided per sample", hint))
+    return figure
+
+
+def prices(view: View) -> Figure:
+    """Quality against skipped share: ours by threshold, and the variants whose controllers are told a price, by price."""
+    figure, grid = style.panels(1, len(kinds(view)), figsize=(5.6 * len(kinds(view)), 4.4), squeeze=False)
+    methods = ["ours", *view.priced]
+    for axes, kind in zip(grid.flat, kinds(view), strict=True):
+        axes.set_title(kind.title[0].upper() + kind.title[1:])
+        unskipped(axes, view, kind.tasks)
+        found = {method: course(view, method, kind.tasks) for method in methods}
+        for method, points in found.items():
+            line(axes, points, method)
+            whiskers(axes, view, points, kind.tasks, style.look(method)["color"])
+            for point in points:
+                axes.annotate(
+                    point.run.setting.removeprefix("price "), (point.skipped, point.quality), (5, 5), fontsize=8,
+                    textcoords="offset points", color=style.legible(style.look(method)["color"]),
+                    path_effects=style.HALO,
+                )  # fmt: skip
+        if not any(found.values()):
+            axes.annotate("not run", (0.5, 0.5), xycoords="axes fraction", ha="center", color=style.MUTED)
+        axes.set(xlabel=SHARE, ylabel=kind.metric)
+    figure.legend(handles=handles(["vanilla", *methods]), loc="outside upper left", ncols=3, fontsize=9)
+    hint = "numbers: threshold of ours, price of a layer of the others; whiskers: 95 % bootstrap intervals"
+    style.note(figure, facts(view, view.tasks, hint))
     return figure
 
 

@@ -64,8 +64,12 @@ def pictures(view: View) -> list[Picture]:
                 "ablations table holds the numbers.",
                 "A row per ablation, a dot per threshold. Further right is better in quality, and cheaper in share; an "
                 "ablation that scores higher but skips less has not won."),
+        Picture("prices", "Line charts of quality against the share of layers skipped: ours by threshold, and "
+                "controllers that are told the price of a layer, by price. The settings table holds the numbers.",
+                "One checkpoint each. Where both lines reach a share, the higher one keeps more."),
     ]  # fmt: skip
-    return [picture for picture in found if picture.name != "ablations" or view.ablations]
+    there = {"ablations": bool(view.ablations), "prices": bool(view.priced)}
+    return [picture for picture in found if there.get(picture.name, True)]
 
 
 def _bests(view: View) -> str:
