@@ -26,6 +26,7 @@ _LOOKS = {
     "compiled": ("Random masks and learned policy, compiled code", "#1a5276", "D"),
     "exit": ("Early-exit assisted generation", "#662b28", "<"),
 }
+_BOUND: dict[str, Any] = {"color": style.RANDOM, "linewidth": 1.2, "linestyle": (0, (4, 2))}
 
 
 def rows(
@@ -160,6 +161,8 @@ def draw(table: pd.DataFrame) -> Any:
         for kind, (label, colour, mark) in _LOOKS.items() if kind in set(table["kind"])
     ]  # fmt: skip
     handles.append(plt.Line2D([], [], color=style.INK, label="possible: only the layers' time is saved"))
+    if "bound" in table and table["bound"].notna().any():
+        handles.append(plt.Line2D([], [], **_BOUND, label="possible for rows that differ, at a layer's cost for them"))
     figure.legend(handles=handles, loc="outside upper left", ncols=min(3, len(batches)), fontsize=9)
     return figure
 
@@ -167,6 +170,9 @@ def draw(table: pd.DataFrame) -> Any:
 def _panel(axes: Axes, part: pd.DataFrame) -> None:
     line = part[part["kind"] != "compiled"].dropna(subset=["ideal"]).sort_values("skipped")
     axes.plot(100 * line["skipped"], line["ideal"], color=style.INK, linewidth=1.2)
+    if "bound" in part and part["bound"].notna().any():
+        bound = part.dropna(subset=["bound"]).sort_values("skipped")
+        axes.plot([0, *100 * bound["skipped"]], [1, *bound["bound"]], **_BOUND)
     axes.axhline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)))
     for kind, (_, colour, mark) in _LOOKS.items():
         of = part[(part["kind"] == kind) & ~part["engine"].isin([SMALLEST, SMALLEST_COMPILED])]

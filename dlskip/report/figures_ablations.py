@@ -82,7 +82,7 @@ def ablations(view: View) -> Figure:
 
 
 def prices(view: View) -> Figure:
-    """Quality against skipped share: ours by threshold, and the variants whose controllers are told a price, by price."""
+    """Quality against skipped share: ours by threshold, and variants whose controllers are told a price, by price."""
     figure, grid = style.panels(1, len(kinds(view)), figsize=(5.6 * len(kinds(view)), 4.4), squeeze=False)
     methods = ["ours", *view.priced]
     for axes, kind in zip(grid.flat, kinds(view), strict=True):
