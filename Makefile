@@ -61,7 +61,7 @@ readme: $(STAMP) ## put the headline table into README.md
 reference: $(STAMP) ## keep this run's report as reports/reference/<recipe>
 	@name=$$(python -c 'from dlskip import config; print(config.load().recipe)') && d=reports/reference/$$name && \
 	  rm -rf $$d && mkdir -p $$d && cp -r params.yaml reports/*.csv reports/metrics.json reports/index.html \
-	  reports/tables reports/figures $$d && echo "kept in $$d"
+	  reports/tables reports/figures $$d && gzip -9n $$d/layers.csv && echo "kept in $$d"
 
 clean: ## remove resumable checkpoints and caches (results stay)
 	@rm -rf .resume .jobs .pytest_cache .mypy_cache .ruff_cache .hypothesis

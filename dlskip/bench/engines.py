@@ -136,8 +136,8 @@ def engines(
     def small() -> Engine:
         # As few as can be wrapped; a copy, since the cut model's layers are the plain one's own.
         kept = copy.deepcopy(cut(plain, [0, layers // 2, layers - 1]))
-        attach(kept, bottleneck=skipper.layers[0].adapter.down.out_features)  # type: ignore[union-attr]
-        skipper_of(kept).cast_adapters(kept.dtype)
+        first: Any = skipper.layers[0]
+        attach(kept, bottleneck=first.adapter.down.out_features, prices=skipper.prices).cast_adapters(kept.dtype)
         accelerate(kept.requires_grad_(False).eval(), compile=True)
         return Engine(SMALLEST_COMPILED, "compiled", kept, cut_out=1 - 3 / layers)
 

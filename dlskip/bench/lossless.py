@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 
 import dlskip
 from dlskip import provenance
-from dlskip.bench.measure import synchronise
+from dlskip.bench.measure import timed
 from dlskip.errors import DlskipError
 from dlskip.skip import skipper_of
 from dlskip.speculative import Speculated, speculate
@@ -79,9 +78,9 @@ def compare(
 
         with torch.inference_mode():
             if i % 2:
-                (out, slow), (done, quick) = _timed(plain), _timed(lossless)
+                (out, slow), (done, quick) = timed(plain), timed(lossless)
             else:
-                (done, quick), (out, slow) = _timed(lossless), _timed(plain)
+                (done, quick), (out, slow) = timed(lossless), timed(plain)
         ours, theirs = done.sequences[0].tolist(), out[0].tolist()
         if i:  # the first only warms up
             tie = _tie(model, ours, theirs)
@@ -130,14 +129,6 @@ def write(found: Sequence[Comparison], about: Mapping[str, Any], model: Any, out
     text = "\n".join([head, "", body, "", f"{foot} {note}.", ""])
     (out / "lossless.md").write_text(text, encoding="utf-8")
     return table
-
-
-def _timed(run: Any) -> tuple[Any, float]:
-    synchronise()
-    began = time.perf_counter()
-    result = run()
-    synchronise()
-    return result, time.perf_counter() - began
 
 
 def _tie(model: Any, ours: list[int], theirs: list[int]) -> float | None:

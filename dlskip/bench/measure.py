@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from tqdm.auto import tqdm
 from dlskip.batches import left_pad
 from dlskip.bench.engines import Engine, Kind
 from dlskip.skip import skipper_of
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -75,20 +77,24 @@ def _seconds(engine: Engine, inputs: dict[str, Any], new: int, pad: int) -> tupl
     """Seconds of one ``generate()``, and how many tokens each layer ran."""
     if engine.wrapped:
         skipper_of(engine.model).reset_counter()
+    options = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": pad} | engine.options
     with engine.context(), torch.inference_mode():
-        synchronise()
-        began = time.perf_counter()
-        engine.model.generate(
-            **inputs, max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=pad, **engine.options
-        )
-        synchronise()
-        took = time.perf_counter() - began
+        _, took = timed(lambda: engine.model.generate(**inputs, **options))
     return took, np.array(skipper_of(engine.model).counter.ran if engine.wrapped else [1.0], dtype=float)
 
 
 def _share(ran: np.ndarray) -> float:
     """Share of layer applications skipped; layer 0 runs for every token."""
     return float(1 - ran.sum() / (len(ran) * ran[0])) if ran[0] else 0.0
+
+
+def timed(run: Callable[[], T]) -> tuple[T, float]:
+    """What a call returns, and its seconds; an accelerator's work is inside of them."""
+    synchronise()
+    began = time.perf_counter()
+    result = run()
+    synchronise()
+    return result, time.perf_counter() - began
 
 
 def synchronise() -> None:

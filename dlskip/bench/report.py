@@ -46,8 +46,10 @@ def rows(
     cuts = {sample.share: sample for sample in samples.values() if sample.kind == "cut"}
     for phase in PHASES:
         plain, full, small = (samples[name].ms(phase) for name in (PLAIN, FULL, SMALLEST))
-        compiled = samples[FULL_COMPILED].ms(phase) if FULL_COMPILED in samples else full
-        little = samples[SMALLEST_COMPILED].ms(phase) if SMALLEST_COMPILED in samples else small
+        bare_layer, compiled, compiled_layer = (plain - small) / (layers - 2), full, 0.0
+        if FULL_COMPILED in samples:
+            compiled = samples[FULL_COMPILED].ms(phase)
+            compiled_layer = (compiled - samples[SMALLEST_COMPILED].ms(phase)) / (layers - 3)
         for name, sample in samples.items():
             ms, bare = sample.ms(phase), sample.kind in ("plain", "cut", "exit")
             whole = plain if bare else compiled if sample.kind == "compiled" else full
@@ -58,11 +60,8 @@ def rows(
                 "speedup": whole / ms, "against_plain": plain / ms, "peak_mb": sample.peak_mb,
             }  # fmt: skip
             if row["skipped"] is not None:
-                made = sample.kind == "compiled"
-                all_of, layer = (
-                    (compiled, (compiled - little) / (layers - 3)) if made else (plain, (plain - small) / (layers - 2))
-                )
-                row["ideal"] = all_of / (all_of - row["skipped"] * layers * layer)
+                own = (compiled, compiled_layer) if sample.kind == "compiled" else (plain, bare_layer)
+                row["ideal"] = own[0] / (own[0] - row["skipped"] * layers * own[1])
                 row["efficiency"] = row["speedup"] / row["ideal"]
             if sample.kind == "random" and costs is not None and row["skipped"] is not None:
                 known, free = costs[phase], layers - 2

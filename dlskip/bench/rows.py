@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from tqdm.auto import tqdm
 
 from dlskip.backbone import find_layers, find_stack
 from dlskip.batches import left_pad
-from dlskip.bench.measure import synchronise
+from dlskip.bench.measure import timed
 
 Costs = dict[str, dict[int, float]]  # by phase and number of rows, ms
 
@@ -58,16 +57,8 @@ def _forward(model: Any, inputs: dict[str, Any]) -> tuple[float, float]:
     stack: Any = find_stack(model)  # the output layer costs both models the same
     mask, token = inputs["attention_mask"], inputs["input_ids"][:, -1:]
     longer = torch.cat([mask, torch.ones_like(token)], dim=1)
-    first, out = _timed(lambda: stack(**inputs, use_cache=True))
-    second, _ = _timed(
+    out, first = timed(lambda: stack(**inputs, use_cache=True))
+    _, second = timed(
         lambda: stack(input_ids=token, attention_mask=longer, past_key_values=out.past_key_values, use_cache=True)
     )
     return first, second
-
-
-def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    synchronise()
-    began = time.perf_counter()
-    result = run()
-    synchronise()
-    return time.perf_counter() - began, result

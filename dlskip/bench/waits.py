@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from torch.profiler import DeviceType
@@ -17,11 +18,8 @@ from dlskip.errors import DlskipError
 from dlskip.report import style
 
 Span = tuple[float, float]  # begin and end, ms
-_WAITS = {
-    "cudaEventSynchronize": "for a decision",
-    "cudaStreamSynchronize": "for the whole stream",
-    "cudaDeviceSynchronize": "for the whole device",
-}
+FOR_DECISION = "cudaEventSynchronize"
+_WAITS = (FOR_DECISION, "cudaStreamSynchronize", "cudaDeviceSynchronize")
 
 
 @dataclass(frozen=True)
@@ -106,9 +104,9 @@ def summed(engine: str, batch: int, skipped: float, trace: Trace) -> Waits:
     """Averages a trace over its steps."""
     count = len(trace.steps)
     began, ended = trace.steps[0][0], max(trace.steps[-1][1], max(end for _, end in trace.device))
-    decisions = trace.waits["cudaEventSynchronize"]
+    decisions = trace.waits[FOR_DECISION]
     waited = sum(b - a for a, b in decisions)
-    others = [x for name, spans in trace.waits.items() if name != "cudaEventSynchronize" for x in spans]
+    others = [x for name, spans in trace.waits.items() if name != FOR_DECISION for x in spans]
     return Waits(
         engine, batch, skipped, (ended - began) / count, covered([(began, ended)], trace.device) / count,
         len(decisions) / count, waited / count, (waited - covered(decisions, trace.device)) / count,
@@ -129,8 +127,6 @@ def covered(spans: Sequence[Span], others: Sequence[Span]) -> float:
 
 def write(found: Sequence[tuple[Waits, Trace]], about: Mapping[str, Any], out: Path) -> None:
     """Writes ``waits.json``, ``waits.md`` and a picture of a step of each engine into ``out``."""
-    import pandas as pd
-
     out.mkdir(parents=True, exist_ok=True)
     rows = [asdict(waits) for waits, _ in found]
     document = {"about": dict(about), "rows": rows}
@@ -157,7 +153,7 @@ def draw(found: Sequence[tuple[Waits, Trace]]) -> Any:
     for ax, (waits, trace) in zip(axes[:, 0], found, strict=True):
         begin, end = trace.steps[len(trace.steps) // 2]
         lines = (("device computes", trace.device, style.OURS), ("host sends", trace.launches, style.MUTED),
-                 ("host waits", trace.waits["cudaEventSynchronize"], style.RANDOM))  # fmt: skip
+                 ("host waits", trace.waits[FOR_DECISION], style.RANDOM))  # fmt: skip
         for place, (_, spans, colour) in enumerate(lines):
             shown = [(a - begin, b - a) for a, b in spans if b > begin and a < end]
             ax.broken_barh(shown, (place - 0.4, 0.8), color=colour, linewidth=0)

@@ -1,7 +1,7 @@
 """One Llama-shaped decoder layer as plain tensor operations: no modules, no dispatch, one product for Q, K and V.
 
 ``h' = h + W_o attention(norm(h))``, then ``h' + W_down (silu(W_gate x) * W_up x)`` with ``x = norm(h')``, rounding
-where Transformers rounds.
+where Transformers rounds (on CUDA once less in a norm).
 """
 
 from __future__ import annotations

@@ -61,15 +61,15 @@ class Recorder:
 
     def first(self, work: Work) -> None:
         """Does work of a kind that was never done here: libraries set themselves up, which cannot be recorded."""
-        if not self.records:
-            work()
-            return
         with self._aside():
             work()
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
         """Another stream, as the default one cannot record; it and the current one await each other."""
+        if not self.records:
+            yield
+            return
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             yield

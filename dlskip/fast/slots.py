@@ -61,11 +61,11 @@ class Slots:
         """Stores the current token's keys and values at a layer."""
         self.kept[index].index_copy_(3, self.position, self.fresh)
 
-    def take_in(self, cache: SkipCache) -> bool:
-        """Lets a cache's keys and values live here; returns whether they did not all do so yet."""
+    def take_in(self, cache: SkipCache) -> None:
+        """Lets a cache's keys and values live here, if they do not all do so yet."""
         before = None if self._tenant is None else self._tenant()
         if before is cache and all(type(x) is SlotLayer and x.inside(self) for x in cache.layers):
-            return False
+            return
         if before is not None and before is not cache:
             for layer in before.layers:
                 if isinstance(layer, SlotLayer):
@@ -73,7 +73,6 @@ class Slots:
         for index, layer in enumerate(cache.layers):
             cache.layers[index] = SlotLayer(self, index, layer)
         self._tenant = weakref.ref(cache)
-        return True
 
 
 class SlotLayer(GrowingLayer):

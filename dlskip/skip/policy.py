@@ -28,7 +28,7 @@ class Policy:
 
     def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
         """Called once per pass: N deciding tokens, L layers, T tokens per row."""
-        self.n, self.layers, self.device = n, layers, device
+        self.n, self.layers = n, layers
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
         """Answers which deciding tokens run ``layer``: (N,) bool on the CPU or where the logits are, or None for all.
