@@ -16,7 +16,7 @@ from dlskip.batches import Encoded, encode
 from dlskip.config import Params
 from dlskip.data.io import DATA, data_sha256, read_split
 from dlskip.data.tasks import TASKS
-from dlskip.decode import decode
+from dlskip.decode import Decoded, decode
 from dlskip.deployed import Deployed, deploy
 from dlskip.methods import registry
 from dlskip.methods.base import FULL, Method, Setting
@@ -47,12 +47,12 @@ class Evaluator:
         for task in self.tasks:
             examples = read_split(DATA, task, self.params.evaluate.split)
             encoded = encode(examples, deployed.tokenizer, 2**20)
-            unskipped: dict[int, Outcome] = {}  # by rows per batch: nothing skipped is the same under every batch rule
+            unskipped: Outcome | None = None  # with nothing skipped no batch rule has a say: one pass serves all
             for case in self._cases(settings, task):
-                same = unskipped.get(case.size) if case.setting == FULL else None
-                outcome = same or self._decode(deployed, task, encoded, case)
+                known = unskipped if case.setting == FULL else None
+                outcome = known or self._decode(deployed, task, encoded, case)
                 if case.setting == FULL:
-                    unskipped[case.size] = outcome
+                    unskipped = outcome
                 self.records.score(task, examples, deployed.tokenizer, case, outcome)
                 bar.update()
                 if self.control and case.batch == "per_sample" and case.setting != FULL:
@@ -68,9 +68,10 @@ class Evaluator:
 
     def _cases(self, settings: Iterable[Setting], task: str) -> Iterator[Case]:
         for batch in self.batches:
-            size = self.params.evaluate.per_sample_batch if batch == "per_sample" else int(batch)
+            size = self.params.evaluate.per_sample_batch
             for s in settings:
-                yield Case(self.method.name, s.name, batch, size, self.method.policy(s, task, batch))
+                rows = size if batch == "per_sample" or s.name == FULL else int(batch)
+                yield Case(self.method.name, s.name, batch, rows, self.method.policy(s, task, batch))
 
     def _chance(self, case: Case, outcome: Outcome) -> Case:
         """Random masks at the learned policy's measured rates, same weights, same batches."""
@@ -85,15 +86,20 @@ class Evaluator:
         if definition.kind == "nlu":
             answers = [tokenizer(f" {label}", add_special_tokens=False)["input_ids"] for label in definition.labels]
             longest = max(map(len, answers)) + 1
-        decoded = []
+        order = list(range(len(encoded)))
+        if case.batch == "per_sample" or case.setting == FULL:  # rows do not heed each other: by length, to pad less
+            order.sort(key=lambda row: len(encoded[row].prompt))
+        decoded: dict[int, Decoded] = {}
         with deployed.skipper.using(case.policy) if deployed.skipper else nullcontext():
-            for start in range(0, len(encoded), case.size):
-                decoded += decode(
-                    deployed.model, deployed.skipper, [e.prompt for e in encoded[start : start + case.size]],
+            for start in range(0, len(order), case.size):
+                rows = order[start : start + case.size]
+                found = decode(
+                    deployed.model, deployed.skipper, [encoded[row].prompt for row in rows],
                     eos=int(tokenizer.eos_token_id), pad=int(tokenizer.pad_token_id), max_new_tokens=longest,
                     answers=answers,
                 )  # fmt: skip
-        return Outcome(decoded)
+                decoded |= zip(rows, found, strict=True)
+        return Outcome([decoded[row] for row in range(len(encoded))])
 
 
 def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: str, seed: int) -> None:
