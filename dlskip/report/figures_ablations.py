@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dlskip.methods.names import title as method_title
 from dlskip.report import style
-from dlskip.report.figures_common import SHARE, course, facts, handles, kinds, line, unskipped, whiskers
+from dlskip.report.figures_common import BANDS, SHARE, course, facts, handles, kinds, line, unskipped, whiskers
 from dlskip.report.stats import Run
 from dlskip.report.view import View
 
@@ -77,7 +77,7 @@ def ablations(view: View) -> Figure:
     ]
     figure.legend(handles=marks, loc="outside upper left", ncols=3, fontsize=9)
     hint = "indented rows differ in one part from the row they stand under"
-    style.note(figure, facts(view, view.tasks, "decided per sample", hint))
+    style.note(figure, facts(view, view.tasks, "decided per sample", BANDS, hint))
     return figure
 
 
@@ -103,7 +103,7 @@ def prices(view: View) -> Figure:
         axes.set(xlabel=SHARE, ylabel=kind.metric)
     figure.legend(handles=handles(["vanilla", *methods]), loc="outside upper left", ncols=3, fontsize=9)
     hint = "numbers: threshold of ours, price of a layer of the others; whiskers: 95 % bootstrap intervals"
-    style.note(figure, facts(view, view.tasks, hint))
+    style.note(figure, facts(view, view.tasks, BANDS, hint))
     return figure
 
 
