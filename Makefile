@@ -30,9 +30,9 @@ $(STAMP): requirements.lock
 	@touch $@
 
 repro: $(STAMP) ## the whole pipeline, raw data to report; JOBS=1 runs one stage at a time
-	@python -m dlskip.check
-	@python -m dlskip.jobs $(if $(JOBS),--jobs $(JOBS))
-	@python -m dlskip.show
+	@python -m dlskip.workflow.check
+	@python -m dlskip.workflow.jobs $(if $(JOBS),--jobs $(JOBS))
+	@python -m dlskip.workflow.show
 
 smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (< 3 minutes)
 	@python -m pytest -q -s -n 0 tests/test_workflow.py -k smoke
@@ -44,19 +44,19 @@ test: $(STAMP) ## lint, types and all tests
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist loadfile
 
 recipe: $(STAMP) ## apply recipes/$(R).yaml onto params.yaml, e.g. make recipe R=glue
-	@python -m dlskip.recipe $(R) $(SET)
+	@python -m dlskip.workflow.recipe $(R) $(SET)
 
 report: $(STAMP) ## redraw tables, figures and page from the evaluations
-	@python -m dlskip.check
+	@python -m dlskip.workflow.check
 	@dvc repro figures
-	@python -m dlskip.show
+	@python -m dlskip.workflow.show
 
-redraw: $(STAMP) ## the same from what is on disk, whatever DVC knows of it (after `python -m dlskip.cells gather`)
+redraw: $(STAMP) ## the same from what is on disk, whatever DVC knows of it (after `python -m dlskip.workflow.cells gather`)
 	@python -m stages.figures
-	@python -m dlskip.show
+	@python -m dlskip.workflow.show
 
 readme: $(STAMP) ## put the headline table into README.md
-	@python -m dlskip.show --readme
+	@python -m dlskip.workflow.show --readme
 
 reference: $(STAMP) ## keep this run's report as reports/reference/<recipe>
 	@name=$$(python -c 'from dlskip import config; print(config.load().recipe)') && d=reports/reference/$$name && \

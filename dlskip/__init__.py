@@ -6,8 +6,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 # What users call, by the module that has it: imported when first asked for, so that `import dlskip` stays light.
-_PUBLIC = {"from_pretrained": "pretrained", "full_depth": "pretrained", "release": "pretrained", "trace": "tracing",
-           "speculate": "speculative"}  # fmt: skip
+_PUBLIC = {
+    "from_pretrained": "hub.pretrained",
+    "full_depth": "hub.pretrained",
+    "release": "hub.pretrained",
+    "trace": "inference.tracing",
+    "speculate": "inference.speculative",
+}
 __all__ = ["__version__", *_PUBLIC]
 
 

@@ -1,8 +1,8 @@
 """Stage ablations: train our method with one part changed or left out."""
 
 from dlskip import config
-from dlskip.cli import stage
 from dlskip.methods.ablation import ablation
+from dlskip.workflow.script import stage
 
 
 def main(method: str, backbone: str, seed: int) -> None:

@@ -1,8 +1,8 @@
 """Stage adapter_init: adapters alone, on instructions."""
 
 from dlskip import config
-from dlskip.cli import stage
 from dlskip.steps import supervised
+from dlskip.workflow.script import stage
 
 
 def main(backbone: str, seed: int) -> None:

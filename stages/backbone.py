@@ -1,8 +1,8 @@
 """Stage backbone: the language model, dequantised or made once, or checked if it lies elsewhere."""
 
-from dlskip import backbone as backbones
 from dlskip import config
-from dlskip.cli import stage
+from dlskip.models import backbone as backbones
+from dlskip.workflow.script import stage
 
 
 def main(backbone: str) -> None:

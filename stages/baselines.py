@@ -1,8 +1,8 @@
 """Stage baselines: make a method that ours is compared with: train it, or work out which layers it drops."""
 
 from dlskip import config
-from dlskip.cli import stage
 from dlskip.methods import registry
+from dlskip.workflow.script import stage
 
 
 def main(method: str, backbone: str, seed: int) -> None:

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from dlskip import config
-from dlskip.cli import stage
-from dlskip.evaluate import evaluate
+from dlskip.evaluation.evaluate import evaluate
+from dlskip.workflow.script import stage
 
 
 def main(method: str, kind: Literal["nlu", "mt"], backbone: str, seed: int) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dlskip import config, report
-from dlskip.cli import stage
+from dlskip.workflow.script import stage
 
 
 def main() -> None:

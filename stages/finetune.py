@@ -1,8 +1,8 @@
 """Stage finetune: the fine-tuned unskipped model."""
 
 from dlskip import config
-from dlskip.cli import stage
 from dlskip.steps import supervised
+from dlskip.workflow.script import stage
 
 
 def main(backbone: str, seed: int) -> None:

@@ -1,8 +1,8 @@
 """Stage mixer: everything, under the policy's own masks."""
 
 from dlskip import config
-from dlskip.cli import stage
 from dlskip.steps import mixer
+from dlskip.workflow.script import stage
 
 
 def main(backbone: str, seed: int) -> None:

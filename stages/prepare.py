@@ -1,9 +1,10 @@
 """Stage prepare: raw rows to validated prompts, manifest and overlap report."""
 
-from dlskip import backbone, config
-from dlskip.cli import stage
+from dlskip import config
 from dlskip.data.io import DATA
 from dlskip.data.prepare import prepare
+from dlskip.models import backbone
+from dlskip.workflow.script import stage
 
 
 def main() -> None:

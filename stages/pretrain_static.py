@@ -1,9 +1,9 @@
 """Stage pretrain_static: the static sets for the skip-pretrained model."""
 
 from dlskip import config
-from dlskip.cli import stage
 from dlskip.methods import base
 from dlskip.methods.pretrain_static import METHOD
+from dlskip.workflow.script import stage
 
 
 def main(backbone: str, seed: int) -> None:

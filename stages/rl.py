@@ -1,8 +1,8 @@
 """Stage rl: REINFORCE on the controllers."""
 
 from dlskip import config
-from dlskip.cli import stage
 from dlskip.steps import reinforce
+from dlskip.workflow.script import stage
 
 
 def main(backbone: str, seed: int) -> None:

@@ -1,8 +1,8 @@
 """Stage skip_pretrain: random skips under a teacher."""
 
 from dlskip import config
-from dlskip.cli import stage
 from dlskip.steps import pretrain
+from dlskip.workflow.script import stage
 
 
 def main(backbone: str, seed: int) -> None:

@@ -1,8 +1,8 @@
 """Stage speed: measured time of one method's prefill and decoding, at every setting."""
 
 from dlskip import config
-from dlskip.cli import stage
-from dlskip.speed import time_method
+from dlskip.evaluation.speed import time_method
+from dlskip.workflow.script import stage
 
 
 def main(method: str, backbone: str, seed: int) -> None:

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from published import Made, publish
 from torch import Tensor, nn
 from transformers import DynamicCache
 
 import dlskip
-from dlskip import tuning
-from dlskip.backbone import find_layers, find_stack, output_logits
-from dlskip.batches import Batch, Encoded, collate
 from dlskip.config import RL, Tune
+from dlskip.data.batches import Batch, Encoded, collate
+from dlskip.models import tuning
+from dlskip.models.tiny import VOCAB, tiny
 from dlskip.skip import Skipper, attach
-from dlskip.tiny import VOCAB, tiny
+from dlskip.skip.stack import find_layers, find_stack, output_logits
+from tests.helpers.published import Made, publish
 
 Make = Callable[..., tuple[Any, Skipper]]
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dlskip.export import cut
 from dlskip.fast import accelerate
+from dlskip.inference.export import cut
 from dlskip.skip import FullDepth, Policy, Threshold, attach, skipper_of
 
 Kind = Literal["plain", "full", "random", "alike", "cut", "learned", "exit", "compiled"]

@@ -18,8 +18,8 @@ import dlskip
 from dlskip import provenance
 from dlskip.bench.measure import timed
 from dlskip.errors import DlskipError
+from dlskip.inference.speculative import Speculated, speculate
 from dlskip.skip import skipper_of
-from dlskip.speculative import Speculated, speculate
 
 
 @dataclass(frozen=True)

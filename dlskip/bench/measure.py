@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from dlskip.batches import left_pad
 from dlskip.bench.engines import Engine, Kind
+from dlskip.data.batches import left_pad
 from dlskip.skip import skipper_of
 
 T = TypeVar("T")

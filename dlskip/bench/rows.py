@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from dlskip.backbone import find_layers, find_stack
-from dlskip.batches import left_pad
 from dlskip.bench.measure import timed
+from dlskip.data.batches import left_pad
+from dlskip.skip.stack import find_layers, find_stack
 
 Costs = dict[str, dict[int, float]]  # by phase and number of rows, ms
 

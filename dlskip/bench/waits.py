@@ -13,7 +13,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch.profiler import DeviceType
 
-from dlskip.batches import left_pad
+from dlskip.data.batches import left_pad
 from dlskip.errors import DlskipError
 from dlskip.report import style
 

@@ -118,7 +118,7 @@ def for_budget(measured: Measurements, share: float, *, delta: float = 0.05, see
         raise DlskipError(
             f"no {measured.knob} runs so few: the least is {means[least]:.3f}, at {measured.settings[least]:g}",
             where=f"layers_run {share:g}", mend="ask for more layers, measure cheaper settings, or train at a higher "
-            "price of a layer (rl.cost_weight)",
+            "price of a layer (rl.price)",
         )  # fmt: skip
     chosen = int(np.where(within, means, -1).argmax())
     bound = upper_bound(measured.losses[chosen], delta / len(means), binary=measured.binary)

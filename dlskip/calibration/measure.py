@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from dlskip.calibration.choose import Measurements
-from dlskip.decode import Decoded, decode
 from dlskip.errors import DlskipError
+from dlskip.inference.decode import Decoded, decode
 from dlskip.skip import FullDepth, Policy, Threshold, skipper_of
 
 Score = Callable[[str, str], float]

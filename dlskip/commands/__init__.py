@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import dlskip
-from dlskip import cli  # noqa: F401 - before the libraries whose remarks it silences
 from dlskip.errors import DlskipError
+from dlskip.workflow import script as cli  # noqa: F401 - before the libraries whose remarks it silences
 
 COMMANDS = {
     "generate": "continue a prompt, and say which layers ran",

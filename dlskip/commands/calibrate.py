@@ -36,7 +36,7 @@ def run(options: Namespace) -> None:
 
     from dlskip.calibration import for_budget, for_quality, measure
     from dlskip.commands.loading import load, read_rows, targets
-    from dlskip.pretrained import calibrated
+    from dlskip.hub.pretrained import calibrated
     from dlskip.skip import skipper_of
 
     rows = read_rows(options.data, options.rows)

@@ -25,9 +25,9 @@ def run(options: Namespace) -> None:
 
     from dlskip.calibration import agreement
     from dlskip.commands.loading import load, read_rows
-    from dlskip.decode import decode
-    from dlskip.export import cut, usage
-    from dlskip.pretrained import plain
+    from dlskip.hub.pretrained import plain
+    from dlskip.inference.decode import decode
+    from dlskip.inference.export import cut, usage
     from dlskip.skip import skipper_of
 
     prompts = [row.prompt for row in read_rows(options.data, options.rows)]

@@ -31,7 +31,7 @@ def run(options: Namespace) -> None:
 
     import dlskip
     from dlskip.commands.loading import load
-    from dlskip.speculative import speculate
+    from dlskip.inference.speculative import speculate
 
     prompt = sys.stdin.read().rstrip("\n") if options.prompt is None else options.prompt
     if not prompt:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dlskip.data.io import check_row, read_jsonl
 from dlskip.errors import DlskipError
-from dlskip.pretrained import from_pretrained
+from dlskip.hub.pretrained import from_pretrained
 
 
 class Row(BaseModel):

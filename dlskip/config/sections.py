@@ -53,7 +53,7 @@ class Model(Section):
     controller_reads: Literal["input", "output"] = Field("input", description="eq 10: A_l of the layer's input/output")
     kv_fill: Literal["copy", "project"] = Field("copy", description="method §6: keys/values of a skipped layer")
     prices: tuple[PositiveFloat, PositiveFloat] | None = Field(
-        None, description="range of lambda that RL draws from and tells the controllers; null: rl.cost_weight, untold"
+        None, description="range of lambda that RL draws from and tells the controllers; null: rl.price, untold"
     )
 
     @model_validator(mode="after")

@@ -53,7 +53,7 @@ class RL(Section):
     train: Train
     rollouts: int = Field(4, ge=1, description="K sampled trajectories per example")
     cost: Literal["layers_run", "signed"] = Field("layers_run", description="l_n / L, or the formula's sum of +-1")
-    cost_weight: float = Field(0.3, ge=0, description="lambda")
+    price: float = Field(0.3, ge=0, description="lambda")
     baseline: Literal["none", "ema", "self_critical", "rloo"] = "rloo"
     credit: Literal["token", "sample"] = Field("token", description="reward of a token's own target, or its sample's")
     entropy: float = Field(0.003, ge=0, description="entropy bonus: keeps the threshold a dial")

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from dlskip.backbone import find_layers, find_stack
 from dlskip.fast.adapter import FastAdapter, decide
 from dlskip.fast.block import FAMILIES, FastBlock, Span, normed, supported
 from dlskip.fast.compiled import Call, compiled_product
@@ -25,6 +24,7 @@ from dlskip.fast.recorded import DEVICES, StepsByBatch
 from dlskip.fast.single import SingleToken
 from dlskip.skip import Skipper, skipper_of
 from dlskip.skip.passes import Pass
+from dlskip.skip.stack import find_layers, find_stack
 
 _IGNORED = {"return_dict", "cache_position", "num_items_in_batch"}  # no decoder layer of these families reads them
 _EVERY_LAYER = ("output_attentions", "output_hidden_states")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlskip import artifact, checkpoint
 from dlskip.config import Params, varied
 from dlskip.errors import DlskipError
 from dlskip.methods.base import FULL, Setting, write_plan
+from dlskip.models import artifact
 from dlskip.steps.mixer import mixer
 from dlskip.steps.pretrain import skip_pretrain
 from dlskip.steps.reinforce import rl
+from dlskip.training import checkpoint
 
 _STAGES = {"skip_pretrain": skip_pretrain, "rl": rl, "mixer": mixer}
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dlskip import artifact
-from dlskip.backbone import layer_count
 from dlskip.config import Params
 from dlskip.errors import DlskipError, offences
+from dlskip.models import artifact
+from dlskip.models.backbone import layer_count
 from dlskip.skip import Forced, FullDepth, Policy
 
 FULL = "full"  # the setting in which nothing is skipped

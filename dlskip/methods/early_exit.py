@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dlskip import artifact
 from dlskip.config import Params
 from dlskip.methods.base import Method, Setting, dropping, shared
+from dlskip.models import artifact
 from dlskip.skip import Policy
 
 

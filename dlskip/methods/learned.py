@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlskip import artifact
 from dlskip.config import Params
 from dlskip.methods.base import FULL, Method, Setting, read_plan
+from dlskip.models import artifact
 from dlskip.skip import FullDepth, Policy, Threshold
 from dlskip.skip.policy import BatchPolicy
 

@@ -9,13 +9,14 @@ import importlib
 import importlib.util
 import time
 
-from dlskip import artifact, provenance
+from dlskip import provenance
 from dlskip.config import Params
 from dlskip.data.io import DATA, data_sha256
 from dlskip.errors import DlskipError
 from dlskip.methods import base
 from dlskip.methods.base import Method
 from dlskip.methods.learned import Learned, Vanilla
+from dlskip.models import artifact
 
 
 def method(name: str) -> Method:

@@ -7,13 +7,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from dlskip import artifact
-from dlskip.backbone import find_stack
-from dlskip.batches import Batch, collate, encode
 from dlskip.config import Params
+from dlskip.data.batches import Batch, collate, encode
 from dlskip.data.io import DATA, load_training
 from dlskip.methods.base import Method, Setting, shared
 from dlskip.methods.layer_sets import count
+from dlskip.models import artifact
+from dlskip.skip.stack import find_stack
 
 
 @torch.no_grad()

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlskip import artifact
-from dlskip.backbone import load_tokenizer
-from dlskip.batches import encode
 from dlskip.config import Params
+from dlskip.data.batches import encode
 from dlskip.data.io import DATA, load_training
 from dlskip.methods.base import Method, Setting, shared
 from dlskip.methods.layer_sets import count
+from dlskip.models import artifact
+from dlskip.models.backbone import load_tokenizer
 from dlskip.skip import Policy
 
 

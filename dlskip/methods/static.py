@@ -6,16 +6,17 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dlskip import artifact, checkpoint
-from dlskip.batches import Batch
-from dlskip.cell import Cell
 from dlskip.config import Params
+from dlskip.data.batches import Batch
 from dlskip.methods.base import Method, Setting, dropping, shared
 from dlskip.methods.layer_sets import block
+from dlskip.models import artifact
+from dlskip.models.tuning import backbone_parameters
 from dlskip.skip import Policy, skipper_of
 from dlskip.steps.supervised import Supervised
-from dlskip.train import Metrics
-from dlskip.tuning import backbone_parameters
+from dlskip.training import checkpoint
+from dlskip.training.loop import Metrics
+from dlskip.training.stage import TrainingStage
 
 
 class Cut(Supervised):
@@ -49,10 +50,12 @@ class Static(Method):
         self, params: Params, backbone: str, seed: int, start: Path, out: Path, skip: list[int], layers: int
     ) -> None:
         config = params.baselines.static
-        cell = Cell(params, "baselines", backbone, seed, config.train, {"static": config}, out, part_of=out.parent)
+        stage = TrainingStage(
+            params, "baselines", backbone, seed, config.train, {"static": config}, out, part_of=out.parent
+        )
         model, tokenizer = artifact.build(params, backbone, weights=start, adapters=False)
         step = Cut(model, dropping(skip, layers))
-        cell.run(step, model, cell.examples(tokenizer, cell.tasks, "train"), tokenizer.pad_token_id)
+        stage.run(step, model, stage.examples(tokenizer, stage.tasks, "train"), tokenizer.pad_token_id)
 
 
 METHOD = Static()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dlskip import artifact
 from dlskip.config import Params
 from dlskip.methods.base import Method, Setting, shared
 from dlskip.methods.layer_sets import evenly
+from dlskip.models import artifact
 
 
 class Unified(Method):

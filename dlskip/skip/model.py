@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from dlskip.backbone import find_layers, find_stack
 from dlskip.errors import DlskipError
 from dlskip.skip.cache import SkipCache
 from dlskip.skip.layer import SkipLayer
 from dlskip.skip.passes import Counter, Deciders, Pass
 from dlskip.skip.policy import FullDepth, Policy
+from dlskip.skip.stack import causal_lm, find_layers, find_stack
 
 NAME = "dlskip"  # the attribute of the causal LM that holds the Skipper
 
@@ -150,7 +150,7 @@ class Skipper(nn.Module):
             hook.remove()
         for module in self.replaced:
             del module.forward
-        delattr(_causal_lm(model), NAME)
+        delattr(causal_lm(model), NAME)
 
     def _begin(
         self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -193,12 +193,6 @@ class Skipper(nn.Module):
         )
 
 
-def _causal_lm(model: Any) -> nn.Module:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    assert isinstance(base, nn.Module)
-    return base
-
-
 def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
     """Wraps the decoder layers of ``model`` in place and returns its ``Skipper`` (options: see there).
 
@@ -208,7 +202,7 @@ def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
     Raises:
         DlskipError: The model is no decoder-only one, has fewer than 3 layers, or is attached already.
     """
-    base = _causal_lm(model)
+    base = causal_lm(model)
     if hasattr(base, NAME):
         raise DlskipError("layers are wrapped already", where=type(base).__name__, mend="use skipper_of(model)")
     skipper = Skipper(model, **options)
@@ -223,7 +217,7 @@ def skipper_of(model: nn.Module) -> Skipper:
     Raises:
         DlskipError: None is attached.
     """
-    skipper = getattr(_causal_lm(model), NAME, None)
+    skipper = getattr(causal_lm(model), NAME, None)
     if not isinstance(skipper, Skipper):
         raise DlskipError(
             "no layer skipping is attached", where=type(model).__name__, mend="call dlskip.skip.attach(model)"

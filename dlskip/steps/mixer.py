@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlskip import artifact, tuning
-from dlskip.batches import Batch
-from dlskip.cell import Cell
 from dlskip.config import RL, Mixer, Params
+from dlskip.data.batches import Batch
+from dlskip.inference.scoring import target_logits
+from dlskip.models import artifact, tuning
 from dlskip.skip import Sample, skipper_of
-from dlskip.steps.common import target_logits
 from dlskip.steps.reinforce import Trajectories, collapse_alarms, drawn_prices, draws, held_out
-from dlskip.train import Metrics, Step
+from dlskip.training.loop import Metrics, Step
+from dlskip.training.stage import TrainingStage
 
 
 def task_weights(config: Mixer, batch: Batch, progress: float) -> Tensor:
@@ -94,14 +94,16 @@ def mixer(
     """Everything, under the policy's own masks: method ``ours``.
 
     Args:
-        params, backbone, seed: The cell.
+        params, backbone, seed: What is run.
         start: Artifact to start from; default the model with RL-trained controllers.
-        out, part_of: As of ``Cell``.
+        out, part_of: As of ``TrainingStage``.
     """
     config, out = params.mixer, out or artifact.directory("ours", backbone, seed)
     start = start or artifact.directory("rl", backbone, seed)
-    cell = Cell(params, "mixer", backbone, seed, config.train, {"mixer": config, "rl": params.rl}, out, part_of)
+    stage = TrainingStage(
+        params, "mixer", backbone, seed, config.train, {"mixer": config, "rl": params.rl}, out, part_of
+    )
     model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
-    examples = cell.examples(tokenizer, cell.tasks, "train")
-    step = Mix(model, config, params.rl, cell.held_out(tokenizer, params.rl.eval_examples))
-    cell.run(step, model, examples, tokenizer.pad_token_id, params.rl.eval_every)
+    examples = stage.examples(tokenizer, stage.tasks, "train")
+    step = Mix(model, config, params.rl, stage.held_out(tokenizer, params.rl.eval_examples))
+    stage.run(step, model, examples, tokenizer.pad_token_id, params.rl.eval_every)

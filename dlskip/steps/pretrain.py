@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlskip import artifact, tuning
-from dlskip.backbone import output_logits
-from dlskip.batches import Batch
-from dlskip.cell import Cell
 from dlskip.config import Params, SkipPretrain
-from dlskip.losses import cross_entropy
-from dlskip.losses import skip_pretraining as objective
+from dlskip.data.batches import Batch
+from dlskip.inference.scoring import hidden_states, target_logits
+from dlskip.models import artifact, tuning
 from dlskip.skip import Forced, skipper_of
 from dlskip.skip.passes import Deciders
-from dlskip.steps.common import hidden_states, target_logits
-from dlskip.train import Metrics, Step
+from dlskip.skip.stack import output_logits
+from dlskip.training.loop import Metrics, Step
+from dlskip.training.losses import cross_entropy
+from dlskip.training.losses import skip_pretraining as objective
+from dlskip.training.stage import TrainingStage
 
 
 def random_masks(n: int, layers: int, p: Tensor) -> Tensor:
@@ -89,16 +89,18 @@ def skip_pretrain(
     """Backbone and adapters learn to live with random skips.
 
     Args:
-        params, backbone, seed: The cell.
+        params, backbone, seed: What is run.
         start: Artifact whose adapters it starts from, if it has any; default the initialised ones.
-        out, part_of: As of ``Cell``.
+        out, part_of: As of ``TrainingStage``.
     """
     config, start = params.skip_pretrain, start or artifact.directory("adapter_init", backbone, seed)
-    cell = Cell(params, "skip_pretrain", backbone, seed, config.train, {"skip_pretrain": config}, out, part_of)
+    stage = TrainingStage(
+        params, "skip_pretrain", backbone, seed, config.train, {"skip_pretrain": config}, out, part_of
+    )
     weights = artifact.start_weights(params, backbone, seed)
     skip = start if (start / artifact.ADAPTERS).is_file() else None
     model, tokenizer = artifact.build(params, backbone, weights=weights, skip=skip)
     if config.teacher == "frozen":
         tuning.load_teacher(model, artifact.directory("vanilla", backbone, seed) / "backbone")
-    examples = cell.examples(tokenizer, cell.tasks, "train")
-    cell.run(Pretrain(model, config), model, examples, tokenizer.pad_token_id)
+    examples = stage.examples(tokenizer, stage.tasks, "train")
+    stage.run(Pretrain(model, config), model, examples, tokenizer.pad_token_id)

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlskip import artifact
-from dlskip.batches import Batch
-from dlskip.cell import Cell
 from dlskip.config import RL, Params
-from dlskip.losses import action_log_prob, cross_entropy, entropy, leave_one_out, reinforce, reward
+from dlskip.data.batches import Batch
+from dlskip.inference.scoring import target_logits
+from dlskip.models import artifact
 from dlskip.skip import Sample, Skipper, Strategy, Threshold, skipper_of
-from dlskip.steps.common import target_logits
-from dlskip.train import Metrics, Step, total_steps
+from dlskip.training.loop import Metrics, Step, total_steps
+from dlskip.training.losses import action_log_prob, cross_entropy, entropy, leave_one_out, reinforce, reward
+from dlskip.training.stage import TrainingStage
 
 
 def grouped(batch: Batch, copies: int) -> Tensor:
@@ -87,7 +87,7 @@ class Trajectories:
 
     def rewarded(self, ce: Tensor, layers_run: Tensor, batch: Batch, price: Tensor | float | None) -> Tensor:
         """Rewards (N,); with `sample` credit every token of a row earns the row's mean."""
-        price = self.config.cost_weight if price is None else price
+        price = self.config.price if price is None else price
         r = reward(ce, layers_run, self.policy.layers, price, self.config.cost)
         if self.config.credit == "token":
             return r
@@ -231,15 +231,15 @@ def rl(
     """Controllers learn which layers to skip.
 
     Args:
-        params, backbone, seed: The cell.
+        params, backbone, seed: What is run.
         start: Artifact to start from; default the skip-pretrained model.
-        out, part_of: As of ``Cell``.
+        out, part_of: As of ``TrainingStage``.
     """
     config, start = params.rl, start or artifact.directory("skip_pretrain", backbone, seed)
-    cell = Cell(params, "rl", backbone, seed, config.train, {"rl": config}, out, part_of)
+    stage = TrainingStage(params, "rl", backbone, seed, config.train, {"rl": config}, out, part_of)
     model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
     skipper_of(model).init_heads(config.init_skip)
-    examples = cell.examples(tokenizer, cell.tasks, "train")
+    examples = stage.examples(tokenizer, stage.tasks, "train")
     quiet = total_steps(config.train, len(examples)) // 4
-    step = Reinforce(model, config, cell.held_out(tokenizer, config.eval_examples), quiet)
-    cell.run(step, model, examples, tokenizer.pad_token_id, config.eval_every)
+    step = Reinforce(model, config, stage.held_out(tokenizer, config.eval_examples), quiet)
+    stage.run(step, model, examples, tokenizer.pad_token_id, config.eval_every)

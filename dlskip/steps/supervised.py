@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlskip import artifact, tuning
-from dlskip.batches import Batch
-from dlskip.cell import Cell
 from dlskip.config import Params
+from dlskip.data.batches import Batch
 from dlskip.data.tasks import INSTRUCTIONS
-from dlskip.losses import cross_entropy
+from dlskip.inference.scoring import target_logits
+from dlskip.models import artifact, tuning
 from dlskip.skip import skipper_of
-from dlskip.steps.common import target_logits
-from dlskip.train import Metrics, Step
+from dlskip.training.loop import Metrics, Step
+from dlskip.training.losses import cross_entropy
+from dlskip.training.stage import TrainingStage
 
 
 class Supervised(Step):
@@ -43,16 +43,16 @@ class Supervised(Step):
 def finetune(params: Params, backbone: str, seed: int) -> None:
     """The fine-tuned, never-skipping model: method ``vanilla``, and the frozen teacher."""
     out = artifact.directory("vanilla", backbone, seed)
-    cell = Cell(params, "finetune", backbone, seed, params.finetune.train, {"finetune": params.finetune}, out)
+    stage = TrainingStage(params, "finetune", backbone, seed, params.finetune.train, {"finetune": params.finetune}, out)
     model, tokenizer = artifact.build(params, backbone, weights=None, skipping=False)
     step = Supervised(model, tuning.backbone_parameters(model))
-    cell.run(step, model, cell.examples(tokenizer, cell.tasks, "train"), tokenizer.pad_token_id)
+    stage.run(step, model, stage.examples(tokenizer, stage.tasks, "train"), tokenizer.pad_token_id)
 
 
 def adapter_init(params: Params, backbone: str, seed: int) -> None:
     """Adapters alone on instruction data, everything else frozen."""
     config = params.adapter_init
-    cell = Cell(params, "adapter_init", backbone, seed, config.train, {"adapter_init": config})
+    stage = TrainingStage(params, "adapter_init", backbone, seed, config.train, {"adapter_init": config})
     model, tokenizer = artifact.build(params, backbone, weights=artifact.start_weights(params, backbone, seed))
     step = Supervised(model, skipper_of(model).adapters())
-    cell.run(step, model, cell.examples(tokenizer, [INSTRUCTIONS], "train"), tokenizer.pad_token_id)
+    stage.run(step, model, stage.examples(tokenizer, [INSTRUCTIONS], "train"), tokenizer.pad_token_id)

@@ -1,0 +1,1 @@
+"""Quality and speed of every method, measured and recorded."""

@@ -1,0 +1,136 @@
+"""What an evaluation leaves: tidy rows, per-layer skip rates, predictions and traces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from dlskip.data.io import Example
+from dlskip.data.tasks import TASKS
+from dlskip.evaluation.metrics import mt_metrics, nlu_metrics, parse_answer
+from dlskip.inference.decode import Decoded
+from dlskip.skip import Policy
+
+ROW = ["method", "backbone", "seed", "setting", "batch", "task", "metric", "value", "skip_ratio", "n"]
+LAYER = ["method", "backbone", "seed", "setting", "batch", "task", "layer", "skip_rate", "skip_std"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to run a model over a task.
+
+    Args:
+        method: Name in the results.
+        setting: ``full``, a threshold or a share.
+        batch: ``1``, ``8``, ``16`` (one decision for the batch beyond 1) or ``per_sample``.
+        size: Rows per batch.
+        policy: Who decides.
+    """
+
+    method: str
+    setting: str
+    batch: str
+    size: int
+    policy: Policy
+
+
+@dataclass
+class Outcome:
+    """One case's run over one task."""
+
+    decoded: list[Decoded]
+
+    def skips(self) -> dict[str, float]:
+        """Counted shares of layer applications skipped: all tokens, prompts, decoded tokens."""
+        skipped_p, all_p, skipped_d, all_d = np.sum([d.layer_tokens() for d in self.decoded], axis=0)
+        return {
+            "skip_ratio": float((skipped_p + skipped_d) / (all_p + all_d)),
+            "skip_prefill": float(skipped_p / all_p),
+            "skip_decode": float(skipped_d / all_d) if all_d else 0.0,
+        }
+
+
+class Records:
+    """Collects the measurements of one evaluation cell and writes them.
+
+    Args:
+        backbone, seed: The cell.
+        traces: Sentences per translation task whose per-token depth is kept.
+    """
+
+    def __init__(self, backbone: str, seed: int, traces: int) -> None:
+        self.backbone, self.seed, self.traced = backbone, seed, traces
+        self.rows: list[dict[str, Any]] = []
+        self.layers: list[dict[str, Any]] = []
+        self.predictions: list[dict[str, Any]] = []
+        self.traces: list[dict[str, Any]] = []
+        self.signatures: dict[str, dict[str, str]] = {}
+
+    def score(
+        self, task: str, examples: list[Example], tokenizer: PreTrainedTokenizerBase, case: Case, outcome: Outcome
+    ) -> None:
+        """Quality, skipped shares, per-layer rates, predictions and traces of one case."""
+        definition = TASKS[task]
+        texts = [str(tokenizer.decode(d.tokens, skip_special_tokens=True)) for d in outcome.decoded]
+        parsed: list[int | None] = [None] * len(texts)
+        if definition.kind == "nlu":
+            parsed = [parse_answer(t, definition.labels) for t in texts]
+            gold = [e.label for e in examples if e.label is not None]
+            scores = nlu_metrics(parsed, gold, len(definition.labels), definition.metrics, definition.positive)
+        else:
+            references = [e.target.strip() for e in examples]
+            scores, signatures = mt_metrics([t.strip() for t in texts], references, definition.languages[1])
+            self.signatures[task] = signatures
+        for metric, value in (scores | {k: v for k, v in outcome.skips().items() if k != "skip_ratio"}).items():
+            self._row(task, case, outcome, metric, value)
+        key = {"method": case.method, "setting": case.setting, "batch": case.batch, "task": task}
+        for example, text, answer, d in zip(examples, texts, parsed, outcome.decoded, strict=True):
+            self.predictions.append(
+                key
+                | {
+                    "id": example.id, "prediction": text.strip(), "answer": answer, "gold": example.target.strip(),
+                    "skipped": "".join("01"[int(not r)] for r in d.runs[0].tolist()),
+                    "layers_run": float(np.mean([int(r.sum()) for r in d.runs])),
+                }
+            )  # fmt: skip
+        skipped = np.stack([~d.runs[0].numpy() for d in outcome.decoded]).astype(float)  # (N, L)
+        cell = {"backbone": self.backbone, "seed": self.seed}
+        for layer, (mean, std) in enumerate(zip(skipped.mean(0), skipped.std(0), strict=True)):
+            self.layers.append(key | cell | {"layer": layer, "skip_rate": mean, "skip_std": std})
+        if definition.kind == "mt" and case.batch == "1":
+            self._trace(case, tokenizer, examples, outcome)
+
+    def _trace(self, case: Case, tokenizer: PreTrainedTokenizerBase, examples: list[Example], outcome: Outcome) -> None:
+        for example, d in list(zip(examples, outcome.decoded, strict=True))[: self.traced]:
+            pieces = ["<prompt>", *(tokenizer.decode([t]) for t in d.tokens)][: len(d.runs)]
+            self.traces.append(
+                {
+                    "task": example.task, "setting": case.setting, "prompt": example.prompt,
+                    "reference": example.target.strip(), "output": tokenizer.decode(d.tokens),
+                    "tokens": pieces, "ran": [r.int().tolist() for r in d.runs],
+                }
+            )  # fmt: skip
+
+    def _row(self, task: str, case: Case, outcome: Outcome, metric: str, value: float) -> None:
+        share, n = outcome.skips()["skip_ratio"], len(outcome.decoded)
+        values: Sequence[Any] = (
+            case.method, self.backbone, self.seed, case.setting, case.batch, task, metric, value, share, n,
+        )  # fmt: skip
+        self.rows.append(dict(zip(ROW, values, strict=True)))
+
+    def write(self, out: Path) -> None:
+        """Writes ``rows.csv``, ``layers.csv``, ``predictions.jsonl``, ``traces.json`` and ``signatures.json``."""
+        out.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(self.rows, columns=ROW).to_csv(out / "rows.csv", index=False)
+        pd.DataFrame(self.layers, columns=LAYER).to_csv(out / "layers.csv", index=False)
+        lines = (json.dumps(p, ensure_ascii=False) + "\n" for p in self.predictions)
+        (out / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+        (out / "traces.json").write_text(json.dumps(self.traces, ensure_ascii=False) + "\n", encoding="utf-8")
+        (out / "signatures.json").write_text(json.dumps(self.signatures, indent=1) + "\n")

@@ -1,0 +1,233 @@
+"""``dlskip.from_pretrained``: a skipping model, its backbone included, that is a Transformers model like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import RevisionResolutionError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from dlskip.errors import DlskipError
+from dlskip.fast import accelerate
+from dlskip.hub.release import CONFIG, FILES, FULL, LORA_CONFIG, Release, ReleaseConfig, read_json, read_tensors
+from dlskip.models import tuning
+from dlskip.models.artifact import ADAPTERS
+from dlskip.skip import attach, skipper_of
+from dlskip.skip.policy import BatchPolicy
+from dlskip.skip.stack import find_layers
+
+_ARTIFACT = "skip.json"  # marks a pipeline artifact that skips
+_MEND_BASE = "name the base model: from_pretrained(..., backbone=folder or hub id)"
+_MEND_HUB = "a folder, or a hub id that you may read (`hf auth login`, HF_HUB_OFFLINE unset)"
+
+
+def from_pretrained(
+    folder_or_id: str | Path,
+    *,
+    threshold: float | None = None,
+    price: float | None = None,
+    budget: float | None = None,
+    batch_policy: BatchPolicy | None = None,
+    kv_fill: Literal["copy", "project"] | None = None,
+    backbone: str | Path | None = None,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+    fast: bool = True,
+    compile: bool = False,
+) -> PreTrainedModel:
+    """Loads a skipping model with its backbone, for ``generate()``, pipelines, PEFT and whatever takes a model.
+
+    LoRA is folded into the weights, adapters run in the backbone's dtype, everything is frozen and in evaluation mode.
+    The model's own ``save_pretrained`` and ``push_to_hub`` are those of ``dlskip.hub.release.Release``.
+
+    Args:
+        folder_or_id: Folder or hub id that ``save_pretrained`` or ``push_to_hub`` wrote, or a pipeline artifact that
+            skips (``artifacts/ours/smollm2-0``).
+        threshold: A layer is skipped iff its controller's probability exceeds it; 1 skips none. None = the
+            checkpoint's, else 0.5.
+        price: Of a layer (lambda), for controllers that are told one; a higher one skips more. None = the checkpoint's,
+            else the middle of their range.
+        budget: Share of layers to run: takes the threshold or price that ``dlskip calibrate`` measured for it.
+        batch_policy: Who decides in a batch (see ``dlskip.skip.Threshold``). None = the checkpoint's, else
+            ``per_sample``.
+        kv_fill: Keys and values of skipped layers (method §6). None = as trained.
+        backbone: Folder or hub id of the base model. None = what the checkpoint names; for an artifact, what its LoRA
+            names if that is a folder, or ``models/<name>`` beside ``artifacts/``.
+        revision: Branch, tag or commit, if it is a hub id.
+        dtype: The model's; ``auto`` = as its weights are stored.
+        device: None = the CPU.
+        trust_remote_code: Whether code in the base model's repository may run.
+        fast: Take the lean forward where the family has one (``dlskip.fast``); False = Transformers' own everywhere.
+        compile: Decode a single row on a CPU through compiled code: faster, but it needs a C++ compiler, and about a
+            minute where a model of this shape is first met on this machine. On CUDA, decode up to 32 rows through
+            recorded graphs.
+
+    Raises:
+        DlskipError: Something is missing, broken, out of its range, or belongs to another backbone.
+    """
+    if compile and not fast:
+        raise DlskipError("only the lean forward is compiled", where="from_pretrained", mend="fast=True, or no compile")
+    folder = _folder(folder_or_id, revision)
+    config = _config(folder, backbone)
+    config = config.override(threshold=threshold, price=price, batch_policy=batch_policy, kv_fill=kv_fill)
+    if budget is not None:
+        if threshold is not None or price is not None:
+            raise DlskipError("a budget chooses threshold and price itself", where="from_pretrained", mend="give one")
+        config = config.at(budget)
+    tuned = folder if (folder / CONFIG).is_file() else folder / "backbone"
+    if dtype == "auto" and (tuned / FULL).is_file():
+        dtype = _stored_dtype(tuned / FULL)
+    config, model = _load_base(config, dtype, device, trust_remote_code)
+    with _reading("the tuned weights", tuned, _MEND_BASE):
+        merged: Any = tuning.merged(tuning.load(model, tuned))
+    trained = read_tensors(folder / ADAPTERS)
+    skipper = attach(
+        merged, bottleneck=config.bottleneck, reads=config.controller_reads, kv_fill=config.kv_fill,
+        prices=config.prices,
+    )  # fmt: skip
+    skipper.scaled(config.price)  # refuses one outside the range
+    try:
+        skipper.load_state_dict(trained)
+    except RuntimeError as error:
+        raise DlskipError("adapters of another shape", where=str(folder / ADAPTERS), mend=_MEND_BASE) from error
+    skipper.cast_adapters(merged.dtype)
+    skipper.policy = config.policy()
+    merged.requires_grad_(False).eval()
+    if fast:
+        accelerate(merged, compile=compile)
+    release = Release(merged, config, tuned, trained)
+    merged.dlskip_release = release
+    merged.save_pretrained, merged.push_to_hub = release.save_pretrained, release.push_to_hub
+    return merged  # type: ignore[no-any-return]
+
+
+def release(artifact: str | Path, folder: str | Path, *, backbone: str | Path | None = None) -> None:
+    """Turns a pipeline artifact into a folder to publish (arguments and errors: see ``from_pretrained``).
+
+    Others can load it without naming a backbone if that is a hub id: ``backbone="HuggingFaceTB/..."``.
+    """
+    from_pretrained(artifact, backbone=backbone).save_pretrained(folder)
+
+
+def calibrated(model: nn.Module, calibration: dict[str, Any]) -> None:
+    """Makes a calibrated threshold (and price) the model's own, to run with and to save with how it was found.
+
+    Args:
+        model: What ``from_pretrained`` returned.
+        calibration: What JSON can hold; ``threshold`` is the one found.
+
+    Raises:
+        DlskipError: The model was not loaded by ``from_pretrained``, or the threshold is no probability.
+    """
+    found = getattr(model, "dlskip_release", None)
+    if not isinstance(found, Release):
+        raise DlskipError("this model has no checkpoint", where="calibrated", mend="load it by dlskip.from_pretrained")
+    skipper = skipper_of(model)
+    chosen = {name: calibration.get(name) for name in ("threshold", "price")}
+    found.config = found.config.override(**chosen, calibration=calibration)
+    skipper.policy = found.config.policy()
+
+
+def plain(model: nn.Module) -> None:
+    """Takes skipping off a model from ``from_pretrained``: its backbone with LoRA folded in, for good.
+
+    Raises:
+        DlskipError: No layer skipping is attached to ``model``.
+    """
+    skipper_of(model).detach_from(model)
+    for name in ("save_pretrained", "push_to_hub", "dlskip_release"):  # of the checkpoint; now the class's own
+        vars(model).pop(name, None)
+
+
+def full_depth(model: nn.Module) -> AbstractContextManager[None]:
+    """Skips nothing in the enclosed forwards; adapters stay on.
+
+    Raises:
+        DlskipError: No layer skipping is attached to ``model``.
+    """
+    return skipper_of(model).full_depth()
+
+
+@contextmanager
+def _reading(what: str, where: str | Path, mend: str) -> Iterator[None]:
+    """Libraries' errors about what cannot be found or does not fit, in one form."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError, RevisionResolutionError) as error:
+        first = str(error).partition("\n")[0]
+        raise DlskipError(f"cannot read {what}: {first}", where=str(where), mend=mend) from error
+
+
+def _folder(folder_or_id: str | Path, revision: str | None) -> Path:
+    if Path(folder_or_id).is_dir():
+        return Path(folder_or_id)
+    with _reading("the model", folder_or_id, _MEND_HUB):
+        return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=list(FILES)))
+
+
+def _config(folder: Path, backbone: str | Path | None) -> ReleaseConfig:
+    base = None if backbone is None else _base(backbone)
+    if (path := folder / CONFIG).is_file():
+        return ReleaseConfig.of(read_json(path) | (base or {}), str(path), "a newer dlskip may read it")
+    if (path := folder / _ARTIFACT).is_file():
+        return ReleaseConfig.of(read_json(path) | (base or _base_of(folder)), str(path), "dvc repro")
+    raise DlskipError(
+        f"neither {CONFIG} nor {_ARTIFACT}", where=str(folder),
+        mend="a folder that save_pretrained wrote, or a pipeline artifact that skips",
+    )  # fmt: skip
+
+
+def _base(source: str | Path, revision: str | None = None) -> dict[str, str | None]:
+    """A base model as the configuration names it: folders by absolute path, so that none is taken for a hub id."""
+    path = Path(source)
+    return {"base_model": str(path.resolve() if path.is_dir() else source), "base_revision": revision}
+
+
+def _base_of(artifact: Path) -> dict[str, str | None]:
+    """The base model of a pipeline artifact ``artifacts/<method>/<name>-<seed>``."""
+    artifact = artifact.resolve()
+    stored = artifact.parent.parent.parent / "models" / artifact.name.rpartition("-")[0]
+    lora = artifact / "backbone" / LORA_CONFIG
+    named = read_json(lora).get("base_model_name_or_path") if lora.is_file() else None
+    for path in (named and Path(named), stored):
+        if path and (path / "config.json").is_file():
+            return _base(path)
+    if (stored / "source.json").is_file():  # points elsewhere
+        info = read_json(stored / "source.json")
+        return _base(info["source"], info["revision"])
+    raise DlskipError(f"no base model in {stored}", where=str(artifact), mend=_MEND_BASE)
+
+
+def _load_base(
+    config: ReleaseConfig, dtype: str | torch.dtype, device: str | torch.device | None, trust_remote_code: bool
+) -> tuple[ReleaseConfig, PreTrainedModel]:
+    """The backbone, and the configuration with its hub revision pinned to a commit."""
+    source, revision = config.base_model, config.base_revision
+    if Path(source).is_absolute() and not Path(source).is_dir():
+        raise DlskipError("the base model is not there", where=source, mend=_MEND_BASE)
+    with _reading("the base model", source, _MEND_BASE):
+        if not Path(source).is_dir():
+            revision = HfApi().resolve_revision(source, revision=revision).resolved
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    found = len(find_layers(model)[2])
+    if found != config.layers:
+        raise DlskipError(
+            f"the base model has {found} layers, the adapters are for {config.layers}", where=source, mend=_MEND_BASE
+        )
+    return config.override(base_revision=revision), model if device is None else model.to(device)
+
+
+def _stored_dtype(path: Path) -> torch.dtype:
+    with _reading("the tuned weights", path, _MEND_BASE), safe_open(path, framework="pt") as tensors:
+        return tensors.get_tensor(next(iter(tensors.keys()))).dtype  # type: ignore[no-any-return]

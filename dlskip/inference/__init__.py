@@ -1,0 +1,1 @@
+"""Running a skipping model: decoding, lossless decoding, scoring, tracing, exporting."""

@@ -1,0 +1,130 @@
+"""Greedy decoding that keeps the account of every layer: which ran for which token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlskip.data.batches import left_pad
+from dlskip.errors import DlskipError
+from dlskip.skip import Skipper
+from dlskip.skip.stack import find_stack, output_logits
+
+
+@dataclass
+class Decoded:
+    """What one prompt became.
+
+    ``runs`` holds one (L,) bool row per forward that this prompt took part in: the prompt's own decision first, then
+    one per generated token that was fed back.
+    """
+
+    prompt_tokens: int
+    tokens: list[int] = field(default_factory=list)
+    runs: list[Tensor] = field(default_factory=list)
+
+    def layer_tokens(self) -> tuple[int, int, int, int]:
+        """(skipped, all) layer applications of the prompt's tokens, and of the decoded tokens."""
+        layers = len(self.runs[0])
+        prompt = self.prompt_tokens * int((~self.runs[0]).sum())
+        decoded = sum(int((~r).sum()) for r in self.runs[1:])
+        return prompt, self.prompt_tokens * layers, decoded, (len(self.runs) - 1) * layers
+
+
+def is_finished(tokens: Sequence[int], answers: Sequence[Sequence[int]] | None, eos: int) -> bool:
+    """Whether decoding may stop: at EOS, or once a closed set of answers is decided either way.
+
+    With ``answers``, decoding ends when the tokens are one answer and no longer one can follow, or when they are the
+    beginning of none (the answer is invalid).
+    """
+    if tokens[-1] == eos:
+        return True
+    if answers is None:
+        return False
+    longer = [a for a in answers if list(a[: len(tokens)]) == list(tokens) and len(a) > len(tokens)]
+    return not longer
+
+
+@torch.inference_mode()
+def decode(
+    model: nn.Module,
+    skipper: Skipper | None,
+    prompts: Sequence[list[int]],
+    *,
+    eos: int,
+    pad: int,
+    max_new_tokens: int,
+    answers: Sequence[Sequence[int]] | None = None,
+    lengths: Sequence[int] | None = None,
+    clock: list[float] | None = None,
+) -> list[Decoded]:
+    """Decodes a batch greedily under the skipper's current policy. Finished rows leave the batch.
+
+    Args:
+        model: A causal LM.
+        skipper: Its skipping, or None if it has none (all layers count as run).
+        prompts: Token ids of each prompt.
+        eos, pad: Special ids.
+        max_new_tokens: Longest output.
+        answers: Token ids of the possible answers of a closed task.
+        lengths: Tokens to decode for each prompt, EOS or not: for timing, where every run must do the same work.
+        clock: Receives the time (``time.perf_counter``) at which each forward's tokens are known.
+
+    Raises:
+        DlskipError: The counted layer executions differ from the policy's decisions.
+    """
+    stack: Any = find_stack(model)
+    device = next(model.parameters()).device
+    layers = int(stack.config.num_hidden_layers)
+    inputs = {k: v.to(device) for k, v in left_pad(prompts, pad).items()}
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    results = [Decoded(len(p)) for p in prompts]
+    alive = list(range(len(prompts)))
+    cache: Any = None
+    if skipper is not None:
+        skipper.reset_counter()
+        cache = skipper.new_cache()
+    expected = 0
+    for _ in range(max_new_tokens):
+        out = stack(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        following = output_logits(model, out.last_hidden_state[:, -1]).argmax(dim=-1).tolist()
+        if clock is not None:
+            clock.append(time.perf_counter())
+        runs = torch.ones(len(alive), layers, dtype=torch.bool)
+        if skipper is not None:
+            assert skipper.last is not None
+            runs = skipper.last.run_matrix()
+            expected += int(runs.sum()) * ids.shape[1]
+        keep = []
+        for place, (row, token) in enumerate(zip(alive, following, strict=True)):
+            results[row].tokens.append(token)
+            results[row].runs.append(runs[place])
+            tokens = results[row].tokens
+            if not (is_finished(tokens, answers, eos) if lengths is None else len(tokens) >= lengths[row]):
+                keep.append(place)
+        if not keep:
+            break
+        if len(keep) < len(alive):
+            index = torch.tensor(keep, device=device)
+            cache.batch_select_indices(index)
+            mask, position = mask[index], position[index]
+            alive, following = [alive[i] for i in keep], [following[i] for i in keep]
+        ids = torch.tensor(following, device=device)[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        position = position[:, -1:] + 1
+    if skipper is not None and sum(skipper.counter.ran) != expected:
+        raise DlskipError(
+            f"{sum(skipper.counter.ran)} layer executions counted, {expected} decided", where="decode",
+            mend="this is a bug in dlskip: the figures of this run cannot be trusted",
+        )  # fmt: skip
+    for result in results:
+        if lengths is None and result.tokens and result.tokens[-1] == eos:
+            result.tokens.pop()
+    return results

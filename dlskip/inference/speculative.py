@@ -1,0 +1,316 @@
+"""The lossless mode: the model's own skipping drafts tokens, its full depth verifies them all in one pass (method §6).
+
+Speculative decoding (Leviathan et al. 2023, arXiv:2211.17192, algorithm 1) without a second model. Both sides share
+one cache, whose prefix only ever holds what full depth computed: what the drafter appends is dropped before the
+verifier runs over the same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from dlskip.errors import DlskipError
+from dlskip.skip import Policy, Skipper, skipper_of
+from dlskip.skip.cache import SkipCache
+from dlskip.skip.selection import Selection
+from dlskip.skip.stack import find_stack, output_logits
+
+
+@dataclass(frozen=True)
+class Speculated:
+    """What a batch of B prompts became, and what it took.
+
+    A row's new tokens are its ``accepted`` drafts and one token of each of its ``passes``; only a row that ends with a
+    drafted EOS goes without its last pass's token.
+    """
+
+    sequences: Tensor  # (B, T) long: the prompts as given, the new tokens (with EOS), padding on the right
+    layers: int  # L
+    drafted: Tensor  # (B,) long, tokens drafted: as many as the drafter's passes
+    accepted: Tensor  # (B,) long, drafted tokens that the verifier kept
+    passes: Tensor  # (B,) long, full-depth passes, the prompt's included
+    skipped: Tensor  # (B,) long, layers skipped by the drafter, summed over its passes
+
+    @property
+    def acceptance_rate(self) -> Tensor:
+        """Accepted share of the drafted tokens: (B,) float32, 0 where none was drafted."""
+        return self.accepted / self.drafted.clamp(min=1)
+
+    @property
+    def skipped_share(self) -> Tensor:
+        """Share of layers that the drafter's passes skipped: (B,) float32, 0 where none was drafted."""
+        return self.skipped / (self.layers * self.drafted.clamp(min=1))
+
+
+def accept_greedy(drafts: Tensor, drafted: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+    """Keeps the drafts that the verifier would have decoded itself, up to the first that differs.
+
+    Args:
+        drafts: (B, K) long.
+        drafted: (B,) long, how many of its K drafts each row really made.
+        best: (B, K+1) long, the verifier's likeliest token at each draft's place and after the last.
+
+    Returns:
+        How many drafts are accepted, (B,) long, and the verifier's token that follows them, (B, 1) long.
+    """
+    accepted = _leading(drafts == best[:, :-1], drafted)
+    return accepted, best.gather(1, accepted[:, None])
+
+
+def accept_sampled(
+    drafts: Tensor, drafted: Tensor, q: Tensor, p: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Speculative sampling: a draft x is accepted with probability ``min(1, p(x) / q(x))``.
+
+    The token that follows is drawn from ``norm(max(p - q, 0))`` where a draft was rejected and from ``p`` where none
+    was, so that all tokens are distributed as if each had been drawn from ``p``.
+
+    Args:
+        drafts: (B, K) long, drawn from ``q``.
+        drafted: (B,) long, how many of its K drafts each row really made.
+        q: (B, K, V) float32, the drafter's distributions.
+        p: (B, K+1, V) float32, the verifier's at each draft's place and after the last.
+        generator: On the device of ``p``; None = torch's own.
+
+    Returns:
+        As ``accept_greedy``.
+    """
+    at = drafts[:, :, None]
+    draw = torch.rand(drafts.shape, generator=generator, device=p.device)
+    accepted = _leading(draw * q.gather(2, at)[..., 0] < p[:, :-1].gather(2, at)[..., 0], drafted)
+    weights = p[torch.arange(len(p), device=p.device), accepted]  # (B, V)
+    rejecting = (accepted < drafted).nonzero().squeeze(1)
+    residual = (weights[rejecting] - q[rejecting, accepted[rejecting]]).clamp(min=0)
+    some = residual.sum(dim=1, keepdim=True) > 0  # False by rounding only: then p = q
+    weights[rejecting] = torch.where(some, residual, weights[rejecting])
+    return accepted, torch.multinomial(weights, 1, generator=generator)
+
+
+def _leading(agree: Tensor, drafted: Tensor) -> Tensor:
+    """Counts the True entries of (B, K) before the first False, at most ``drafted`` (B,): (B,) long."""
+    made = torch.arange(agree.shape[1], device=agree.device) < drafted[:, None]
+    return (agree & made).long().cumprod(dim=1).sum(dim=1)
+
+
+class _Greedy:
+    """The likeliest token, always."""
+
+    def draft(self, logits: Tensor) -> Tensor:
+        """Drafts one token per row: (B, V) -> (B, 1)."""
+        return logits.argmax(dim=-1, keepdim=True)
+
+    def verify(self, drafts: Tensor, drafted: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Judges all drafts since the last call by the verifier's logits (B, K+1, V); see ``accept_greedy``."""
+        return accept_greedy(drafts, drafted, logits.argmax(dim=-1))
+
+
+class _Sampling:
+    """Tokens drawn from the warped distribution, the same warping on both sides."""
+
+    def __init__(
+        self, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
+    ) -> None:
+        given: Any = ((TemperatureLogitsWarper, temperature), (TopKLogitsWarper, top_k), (TopPLogitsWarper, top_p))
+        try:
+            self.warp = LogitsProcessorList(warper(value) for warper, value in given if value is not None)
+        except ValueError as error:
+            raise DlskipError(str(error), where="speculate: sampling") from error
+        self.generator = generator
+        self.q: list[Tensor] = []  # (B, V) of each draft that waits for its verdict
+
+    def draft(self, logits: Tensor) -> Tensor:
+        """Drafts one token per row: (B, V) -> (B, 1)."""
+        self.q.append(self._probabilities(logits))
+        return torch.multinomial(self.q[-1], 1, generator=self.generator)
+
+    def verify(self, drafts: Tensor, drafted: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Judges all drafts since the last call by the verifier's logits (B, K+1, V); see ``accept_sampled``."""
+        p = self._probabilities(logits.flatten(0, 1)).view_as(logits)
+        q = torch.stack(self.q, dim=1) if self.q else p[:, :0]
+        self.q = []
+        return accept_sampled(drafts, drafted, q, p, self.generator)
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        no_ids: Any = None  # these warpers do not look at the tokens so far
+        return self.warp(no_ids, logits).softmax(dim=-1)
+
+
+class _Rows:
+    """The rows that are still decoded, and their cache: left-padded without holes, all layers equally long.
+
+    Args:
+        model, skipper: A causal LM and its skipping.
+        mask: (B, T) long, of the prompts that the first ``advance`` will run.
+    """
+
+    def __init__(self, model: nn.Module, skipper: Skipper, mask: Tensor) -> None:
+        self.model, self.skipper, self.stack = model, skipper, find_stack(model)
+        # Without a configuration layers of sliding-window attention keep all tokens too (their mask sees to the
+        # window): dropping rejected tokens from a full window would need those that it has lost.
+        self.cache = SkipCache()
+        self.mask = mask  # (B, S) long: what the cache holds, and the prompts before it does
+
+    def advance(self, ids: Tensor) -> Tensor:
+        """Runs (B, T) new tokens under the skipper's policy: hidden states (B, T, D)."""
+        width = self.cache.get_seq_length() + ids.shape[1]
+        self.mask = F.pad(self.mask, (0, width - self.mask.shape[1]), value=1)
+        position = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        hidden: Tensor = self.stack(
+            input_ids=ids, attention_mask=self.mask, position_ids=position, past_key_values=self.cache, use_cache=True
+        ).last_hidden_state
+        return hidden
+
+    def draft(
+        self, ids: Tensor, limit: Tensor, tokens: _Greedy | _Sampling, eos: Tensor, confidence: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Drafts after the pending tokens ``ids`` (B, 1) and leaves the cache as it was.
+
+        A row stops at ``limit`` (B,), after EOS, and after a draft whose distribution was not confident: before the
+        next token is drawn, never taking one back, so that the output's distribution does not depend on it.
+
+        Returns:
+            Drafts (B, K) long, how many each row really made, and the layers they skipped, both (B,) long.
+        """
+        drafts, drafted, skipped = ids[:, :0], torch.zeros_like(limit), torch.zeros_like(limit)
+        drafting = limit > 0
+        while bool(drafting.any()):
+            logits = output_logits(self.model, self.advance(ids)[:, -1])
+            ids = tokens.draft(logits)
+            drafts = torch.cat([drafts, ids], dim=1)
+            assert self.skipper.last is not None
+            drafted += drafting
+            skipped += drafting * (~self.skipper.last.run_matrix()).sum(dim=1).to(limit.device)
+            drafting = drafting & (drafted < limit) & ~torch.isin(ids[:, 0], eos)
+            if confidence > 0:
+                drafting = drafting & (logits.softmax(dim=-1).amax(dim=-1) >= confidence)
+        self._crop(drafts.shape[1])
+        return drafts, drafted, skipped
+
+    def keep(self, rows: Tensor, drop: Tensor) -> None:
+        """Keeps ``rows`` (B',) of the batch, each without its last ``drop`` (B,) tokens.
+
+        What is left of a row moves to the right end, so that no row waits for another and the distance of two slots
+        stays the distance of their tokens (sliding windows count slots).
+        """
+        if len(rows) == len(self.mask) and bool((drop == drop[0]).all()):
+            self._crop(int(drop[0]))
+            return
+        drop = drop[rows, None]  # (B', 1)
+        lengths = self.mask[rows].sum(dim=1, keepdim=True) - drop
+        slots = torch.arange(-int(lengths.max()), 0, device=rows.device)  # counted from the right end
+        kept = Selection(rows, (self.mask.shape[1] - drop + slots).clamp(min=0))
+        self.mask = (slots >= -lengths).long()
+        layers: Any = self.cache.layers  # of (B, H, S, d) keys and values
+        for layer in layers:
+            layer.keys = kept.take(layer.keys.transpose(1, 2)).transpose(1, 2)
+            layer.values = kept.take(layer.values.transpose(1, 2)).transpose(1, 2)
+
+    def _crop(self, count: int) -> None:
+        self.cache.crop(-count)
+        self.mask = self.mask[:, : self.mask.shape[1] - count]
+
+
+@torch.inference_mode()
+def speculate(
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    max_new_tokens: int,
+    draft_tokens: int = 4,
+    draft_confidence: float = 0.0,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
+    pad_token_id: int | None = None,
+    generator: torch.Generator | None = None,
+    policy: Policy | None = None,
+) -> Speculated:
+    """Decodes as full depth does (adapters on, nothing skipped), with drafts by the model's own dynamic skipping.
+
+    Greedily, every token is the likeliest one by a full-depth pass over exactly the tokens before it, and under
+    sampling it is distributed as full depth's warped distribution says; neither depends on the policy, on
+    ``draft_tokens`` or on the other rows. That pass sees several tokens at once where step-by-step decoding sees one,
+    and kernels may sum in another order then: where two tokens' logits differ by a rounding error, more often in
+    bfloat16 than in float32, the choice between them may fall differently, as it may in a batch of another size.
+
+    Args:
+        model: A causal LM with skipping attached.
+        input_ids: (B, T) long, left-padded prompts.
+        attention_mask: (B, T) of 0/1; None = no padding.
+        max_new_tokens: Longest output.
+        draft_tokens: Most tokens that are drafted before each verification.
+        draft_confidence: In [0, 1]. A row stops drafting once the drafter's top probability falls below (as in Zhang
+            et al. 2023, arXiv:2309.08168); 0 = never.
+        do_sample: Samples instead of decoding greedily; the next three are for sampling only.
+        temperature, top_k, top_p: As in ``generate()``; None = off.
+        eos_token_id: Ends a row; None = the model's own (``generation_config``), an empty sequence = none.
+        pad_token_id: Fills shorter rows; None = the model's own, or else its EOS.
+        generator: Of all draws of tokens, on the model's device; None = torch's own.
+        policy: The drafter's; None = the skipper's current one. ``Forced`` masks must be (L,), since rows leave.
+
+    Raises:
+        DlskipError: No skipping is attached or enabled, prompts are not left-padded, or a parameter is out of range.
+    """
+    skipper = skipper_of(model)
+    if not skipper.enabled:
+        raise DlskipError("skipping is disabled", where="speculate", mend="call it outside of disabled()")
+    policy = skipper.policy if policy is None else policy
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+    _check(mask, max_new_tokens, draft_tokens, draft_confidence)
+    stops, pad = _special(model, eos_token_id, pad_token_id)
+    eos = torch.tensor(stops, dtype=torch.long, device=input_ids.device)
+    tokens = _Sampling(temperature, top_k, top_p, generator) if do_sample else _Greedy()
+    rows, ids, limit = _Rows(model, skipper, mask), input_ids, torch.zeros_like(input_ids[:, 0])
+    outputs: list[list[int]] = [[] for _ in mask]
+    alive = list(range(len(mask)))
+    totals = torch.zeros(4, len(mask), dtype=torch.long)  # drafted, accepted, passes, skipped
+    while alive:
+        with skipper.using(policy):  # not in the first round, whose limit is 0: full depth reads the prompt
+            drafts, drafted, skipped = rows.draft(ids, limit, tokens, eos, draft_confidence)
+        with skipper.full_depth():
+            hidden = rows.advance(torch.cat([ids, drafts], dim=1))[:, -1 - drafts.shape[1] :]
+        accepted, following = tokens.verify(drafts, drafted, output_logits(model, hidden))
+        totals[:, alive] += torch.stack([drafted, accepted, torch.ones_like(drafted), skipped]).cpu()
+        keep = []
+        lines = zip(alive, accepted.tolist(), drafts.tolist(), following.tolist(), strict=True)
+        for place, (row, count, draft, own) in enumerate(lines):
+            ended = count > 0 and draft[count - 1] in stops
+            outputs[row] += draft[:count] if ended else draft[:count] + own
+            if outputs[row][-1] not in stops and len(outputs[row]) < max_new_tokens:
+                keep.append(place)
+        alive = [alive[place] for place in keep]
+        if alive:
+            index = torch.tensor(keep, device=input_ids.device)
+            rows.keep(index, drafts.shape[1] - accepted)
+            ids = following[index]
+            # A round adds the verifier's token to the accepted ones: the last token of a row is never a draft.
+            room = [min(draft_tokens, max_new_tokens - len(outputs[row]) - 1) for row in alive]
+            limit = torch.tensor(room, device=input_ids.device)
+    new = pad_sequence([torch.tensor(output) for output in outputs], batch_first=True, padding_value=pad)
+    return Speculated(torch.cat([input_ids, new.to(input_ids.device)], dim=1), skipper.num_layers, *totals)
+
+
+def _check(mask: Tensor, max_new_tokens: int, draft_tokens: int, draft_confidence: float) -> None:
+    if not bool(mask[:, -1].all()) or bool((mask.diff(dim=1) < 0).any()):
+        raise DlskipError("prompts are not left-padded", where="attention_mask", mend='padding_side="left"')
+    if max_new_tokens < 1 or draft_tokens < 1 or not 0 <= draft_confidence <= 1:
+        raise DlskipError("out of range", where="speculate", mend="both numbers of tokens >= 1, draft_confidence 0..1")
+
+
+def _special(model: Any, eos: int | Sequence[int] | None, pad: int | None) -> tuple[list[int], int]:
+    """The ids that end a row, and the one that fills it up; the latter is of no use without the former."""
+    eos = model.generation_config.eos_token_id if eos is None else eos
+    stops = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    pad = model.generation_config.pad_token_id if pad is None else pad
+    return stops, pad if pad is not None else stops[0] if stops else 0

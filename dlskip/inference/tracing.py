@@ -1,0 +1,167 @@
+"""Which layer ran for which token: ``with dlskip.trace(model) as report: model.generate(...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from dlskip.errors import DlskipError
+from dlskip.skip import skipper_of
+from dlskip.skip.passes import Pass
+from dlskip.skip.stack import find_stack
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One forward pass of B rows of T new tokens, on the CPU.
+
+    Args:
+        ran: (B, T, L) bool, which layer ran for which token. The tokens of a prompt share one decision (method §6).
+        real: (B, T) bool, False for padding.
+        first: Whether nothing was cached before it: a prompt.
+    """
+
+    ran: Tensor
+    real: Tensor
+    first: bool
+
+
+@dataclass
+class Trace:
+    """What ran while it was recorded, over any number of ``generate()`` calls; shares leave padding out."""
+
+    passes: list[Traced] = field(default_factory=list)
+
+    @property
+    def calls(self) -> list[list[Traced]]:
+        """The passes of each ``generate()`` call: a prompt and what was decoded from its cache."""
+        found: list[list[Traced]] = []
+        for one in self.passes:
+            if one.first or not found:
+                found.append([])
+            found[-1].append(one)
+        return found
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that went through the model; a row that ended before the others is fed padding, which counts."""
+        return sum(int(p.real.sum()) for p in self.passes)
+
+    @property
+    def per_layer(self) -> Tensor:
+        """(L,) float32, the share of tokens that each layer ran.
+
+        Raises:
+            DlskipError: Nothing was recorded.
+        """
+        if not self.passes:
+            raise DlskipError("nothing ran", where="trace", mend="call generate() inside `with dlskip.trace(model)`")
+        return torch.stack([p.ran[p.real].sum(dim=0) for p in self.passes]).sum(dim=0) / self.tokens
+
+    @property
+    def layers_run(self) -> float:
+        """Layers run per token, out of L."""
+        return float(self.per_layer.sum())
+
+    @property
+    def skipped_share(self) -> float:
+        """Share of all layer applications that were skipped."""
+        return 1 - float(self.per_layer.mean())
+
+    def table(
+        self, tokenizer: PreTrainedTokenizerBase, sequences: Tensor, beam_indices: Tensor | None = None
+    ) -> pd.DataFrame:
+        """The last call, one line per token that went through the model (the last generated one never does).
+
+        Args:
+            tokenizer: For the text.
+            sequences: (B, S) long, what ``generate()`` returned, or the ids given to a single forward.
+            beam_indices: (B, new tokens) long, of beam search (``return_dict_in_generate=True``): beams change rows.
+
+        Returns:
+            Columns ``row``, ``position`` in the row without padding, ``token`` (id), ``text``, ``layers_run``, and
+            one bool column per layer, named 0..L-1.
+
+        Raises:
+            DlskipError: Nothing was recorded, or ``sequences`` are another call's.
+        """
+        per_layer = self.per_layer  # or nothing was recorded
+        passes = self.calls[-1]
+        covered, rows = sum(p.ran.shape[1] for p in passes), len(passes[0].ran)
+        if sequences.shape[1] > covered + 1 or (beam_indices is None and len(sequences) != rows):
+            raise DlskipError(
+                f"sequences of shape {tuple(sequences.shape)}, but {rows} rows of {covered} tokens went last",
+                where="trace", mend="give what the last generate() returned, and its beam_indices for beam search",
+            )  # fmt: skip
+        lines: list[list[Any]] = []
+        for i, ids in enumerate(sequences.tolist()):
+            beams = [i] * len(passes) if beam_indices is None else beam_indices[i].tolist()
+            tokens = zip(ids, _of_row(passes, beams), strict=False)
+            ran = [(token, runs) for token, runs in tokens if runs is not None]
+            for position, (token, runs) in enumerate(ran):
+                lines.append([i, position, token, tokenizer.decode([token]), sum(runs), *runs])
+        layers = range(len(per_layer))
+        return pd.DataFrame(lines, columns=["row", "position", "token", "text", "layers_run", *layers])
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.calls)} calls, {self.tokens} tokens: {self.layers_run:.1f} of {len(self.per_layer)} layers "
+            f"run per token, {self.skipped_share:.0%} skipped"
+        )
+
+
+def _of_row(passes: Sequence[Traced], beams: Sequence[int]) -> Iterator[list[bool] | None]:
+    """The layers that each token of a sequence ran, token by token; None for padding.
+
+    The k-th pass's scores chose the k-th new token in row ``beams[k]``, which is where the sequence stood then; -1
+    ends it.
+    """
+    for one, row in zip(passes, beams, strict=False):
+        if row < 0:
+            return
+        for runs, real in zip(one.ran[row].tolist(), one.real[row].tolist(), strict=True):
+            yield runs if real else None
+
+
+def _traced(last: Pass, mask: Any) -> Traced:
+    runs, shape = last.run_matrix(), (last.batch, last.tokens)
+    if last.deciders is not None:  # teacher forcing: tokens of a row differ
+        ran, real = runs[last.deciders.owner.cpu()], last.deciders.valid.cpu()
+    else:
+        ran = runs[:, None].expand(*shape, -1)
+        padded = isinstance(mask, Tensor) and mask.dim() == 2
+        real = mask[:, -last.tokens :].bool().cpu() if padded else torch.ones(shape, dtype=torch.bool)
+    cache = last.cache
+    first = cache is None or not cache.store or cache.get_seq_length() == last.tokens
+    return Traced(ran, real, first)
+
+
+@contextmanager
+def trace(model: nn.Module) -> Iterator[Trace]:
+    """Records which layer runs for which token in the enclosed forwards, batches and beams included.
+
+    Decisions are copied to the host after each pass, so do not time what is traced. The bare backbone
+    (``skipper.disabled()``) decides nothing and is not recorded.
+
+    Raises:
+        DlskipError: No layer skipping is attached to ``model``.
+    """
+    skipper, report = skipper_of(model), Trace()
+
+    def record(_: nn.Module, __: Any, kwargs: dict[str, Any], ___: Any) -> None:
+        if skipper.enabled:
+            assert skipper.last is not None  # the skipper's own hook ran before
+            report.passes.append(_traced(skipper.last, kwargs.get("attention_mask")))
+
+    handle = find_stack(model).register_forward_hook(record, with_kwargs=True)
+    try:
+        yield report
+    finally:
+        handle.remove()

@@ -1,0 +1,140 @@
+"""The one folder shape of every method: tuned weights, adapters and heads, configuration, provenance.
+
+``artifacts/<method>/<backbone>-<seed>/`` holds ``backbone/`` (LoRA in PEFT's format, or full weights),
+``skip.safetensors`` and ``skip.json`` (absent for a model that never skips), curves, alarms and ``provenance.json``.
+Only tensors and JSON are read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from dlskip import config
+from dlskip.errors import DlskipError
+from dlskip.models import backbone, tuning
+from dlskip.skip import Skipper, attach, skipper_of
+from dlskip.skip.stack import causal_lm
+
+ROOT = Path("artifacts")
+ADAPTERS = "skip.safetensors"
+
+
+def directory(method: str, name: str, seed: int, root: Path = ROOT) -> Path:
+    """Where a method's artifact of one backbone and seed lies."""
+    return root / method / f"{name}-{seed}"
+
+
+def device_of(params: config.Params) -> str:
+    """``cpu`` or ``cuda`` as the parameters ask; of several processes each gets a device of its own.
+
+    Raises:
+        DlskipError: cuda is asked for and absent.
+    """
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise DlskipError("no CUDA device", where="params.yaml: device", mend="device: cpu")
+    if params.device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return "cuda"
+
+
+def build(
+    params: config.Params, name: str, *, weights: Path | None, skip: Path | None = None, skipping: bool = True,
+    adapters: bool = True,
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:  # fmt: skip
+    """A model ready to be trained or run.
+
+    Args:
+        params: All parameters (the backbone's entry and ``model`` are used).
+        name: Backbone.
+        weights: Artifact whose tuned backbone weights are loaded; None = fresh (LoRA at zero).
+        skip: Artifact whose adapters and heads are loaded; None = fresh ones.
+        skipping: False leaves the decoder layers as they are: nothing can be skipped.
+        adapters: False wraps the layers without adapters and controllers, for masks that are given.
+
+    Everything is frozen; the caller unfreezes what it trains.
+    """
+    spec, device, tune = params.backbones[name], device_of(params), params.model.tune
+    model, tokenizer = backbone.load(name, spec, quantize=tune.mode == "qlora", device=device)
+    wrapped: nn.Module = tuning.add(model, tune) if weights is None else tuning.load(model, weights / "backbone")
+    wrapped.to(device)
+    wrapped.requires_grad_(False)
+    if skipping:
+        skipper = attach(
+            wrapped,
+            bottleneck=params.model.bottleneck if adapters else 0,
+            reads=params.model.controller_reads,
+            kv_fill=params.model.kv_fill,
+            prices=params.model.prices,
+        )
+        skipper.to(device).requires_grad_(False)
+        if skip is not None:
+            load_skip(skipper, skip)
+    return wrapped.eval(), tokenizer
+
+
+def start_weights(params: config.Params, name: str, seed: int) -> Path | None:
+    """Tuned backbone weights that our method starts from: the fine-tuned ones, or none (``skip_pretrain.init``)."""
+    return directory("vanilla", name, seed) if params.skip_pretrain.init == "finetune" else None
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether adapters and controllers are attached to the model."""
+    return hasattr(causal_lm(model), "dlskip") and bool(skipper_of(model).adapters())
+
+
+def save(model: nn.Module, out: Path) -> None:
+    """Writes the tuned weights and, if there are any, the adapters and heads."""
+    out.mkdir(parents=True, exist_ok=True)
+    tuning.save(model, out / "backbone")
+    if has_adapters(model):
+        skipper = skipper_of(model)
+        save_file({k: v.contiguous() for k, v in skipper.state_dict().items()}, out / ADAPTERS)
+        info = {
+            "layers": skipper.num_layers,
+            "bottleneck": skipper.layers[0].adapter.down.out_features,  # type: ignore[union-attr]
+            "controller_reads": skipper.reads,
+            "kv_fill": skipper.kv_fill,
+            "prices": skipper.prices,
+        }
+        (out / "skip.json").write_text(json.dumps(info, indent=1) + "\n")
+
+
+def as_trained(params: config.Params, source: Path) -> config.Params:
+    """The parameters with what ``skip.json`` says of an artifact's adapters and controllers."""
+    info = json.loads((source / "skip.json").read_text())
+    known = {name: info.get(name) for name in ("bottleneck", "controller_reads", "kv_fill", "prices")}
+    return params.model_copy(update={"model": params.model.model_copy(update=known)})
+
+
+def load_skip(skipper: Skipper, directory: Path) -> None:
+    """Loads adapters and heads; a head that was told no price may become one that is, and heeds it no more than before.
+
+    Raises:
+        DlskipError: They are missing or belong to a model of another shape.
+    """
+    path = directory / ADAPTERS
+    if not path.is_file():
+        raise DlskipError("no adapters", where=str(path), mend="run the stage that writes them: dvc repro")
+    try:
+        skipper.load_state_dict(_widened(load_file(path), skipper.state_dict()))
+    except RuntimeError as error:
+        raise DlskipError(
+            "adapters of another shape", where=str(path), mend="model.bottleneck or the backbone changed: dvc repro"
+        ) from error
+
+
+def _widened(stored: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stored tensors with zeros for the rows that heads of ``wanted`` have beyond theirs."""
+    more = {name: len(wanted[name]) - len(x) for name, x in stored.items() if ".head." in name and name in wanted}
+    return {
+        name: x if more.get(name, 0) <= 0 else torch.cat([x, x.new_zeros(more[name], *x.shape[1:])])
+        for name, x in stored.items()
+    }

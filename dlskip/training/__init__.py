@@ -1,0 +1,1 @@
+"""The training engine: the loop, its checkpoints, the losses, and one stage of the pipeline."""

@@ -1,0 +1,97 @@
+"""The losses of layer-skip pretraining, and the policy gradient: one function per equation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``KL(p || q)`` per predicted token, from log-probabilities (N, V) in float32: (N,)."""
+    divergence: Tensor = torch.linalg.vecdot(log_p.exp(), log_p - log_q)
+    return divergence
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """Mean over examples of the mean over their target tokens; ``weight`` (N,) sums to 1 (``Batch.weight``)."""
+    return (F.cross_entropy(logits, targets, reduction="none") * weight).sum()
+
+
+def skip_pretraining(
+    teacher: Tensor, first: Tensor, second: Tensor, targets: Tensor, weight: Tensor, alpha: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """``alpha (L_distill + L_reg) + L_cls`` (eqs 7-9), averaged over examples as ``cross_entropy`` is.
+
+    Args:
+        teacher: (N, V) logits P0 of the unskipped forward, without gradient.
+        first, second: (N, V) logits P1, P2 of the students.
+        targets: (N,) long.
+        weight: (N,) float32, sums to 1.
+        alpha: Weight of the divergences.
+
+    Returns:
+        The loss, and its parts for the log.
+    """
+    p0, p1, p2 = (F.log_softmax(logits, dim=-1) for logits in (teacher, first, second))  # once: V is large
+    reg = (kl(p1, p2) * weight).sum()  # eq 7
+    distill = ((kl(p0, p1) + kl(p0, p2)) * weight).sum()  # eq 8
+    cls = (F.nll_loss(p1, targets, reduction="none") + F.nll_loss(p2, targets, reduction="none")) @ weight / 2
+    loss = alpha * (distill + reg) + cls  # eq 9
+    return loss, {"ce": cls.detach(), "kl_distill": distill.detach(), "kl_reg": reg.detach()}
+
+
+def reward(ce: Tensor, layers_run: Tensor, layers: int, price: Tensor | float, cost: str) -> Tensor:
+    """``R(A) = -CE - lambda l_n`` (eq 12) per trajectory.
+
+    Args:
+        ce: (N,) cross entropy of each trajectory's target.
+        layers_run: (N,) number of layers run.
+        layers: L; both costs are divided by it, so that lambda means the same on every backbone.
+        price: lambda, one or (N,).
+        cost: ``layers_run`` (the text's l_n) or ``signed`` (the formula: +1 per skip, -1 per select, as printed).
+    """
+    if cost == "layers_run":
+        return -ce - price * layers_run / layers
+    skipped = layers - layers_run
+    return -ce - price * (skipped - layers_run) / layers
+
+
+def action_log_prob(logits: Tensor, skipped: Tensor, bonus: Tensor) -> Tensor:
+    """``log pi(a | s)`` of the distribution that was sampled from, ``min(sigmoid(logit) + bonus, 1)``.
+
+    Args:
+        logits: (N, A) skip logits of the A free layers.
+        skipped: (N, A) bool actions.
+        bonus: (N, A) what the sampling strategy added.
+
+    Returns:
+        (N, A) float32. Where the bonus saturates the probability, skipping is certain and its log-probability is 0.
+    """
+    plain = torch.where(skipped, F.logsigmoid(logits), F.logsigmoid(-logits))
+    p = torch.sigmoid(logits) + bonus
+    tiny = torch.finfo(p.dtype).tiny
+    raised = torch.where(skipped, p.clamp(max=1.0), (1 - p).clamp(min=tiny)).clamp(min=tiny).log()
+    return torch.where(bonus > 0, raised, plain)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of Bernoulli(sigmoid(logits)), elementwise, in nats."""
+    return F.softplus(logits) - logits * torch.sigmoid(logits)
+
+
+def reinforce(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
+    """The loss whose gradient is ``-grad J`` (eq 13): weighted mean over N trajectories of ``-A sum log pi(a|s)``.
+
+    Args:
+        log_prob: (N, A) of the actions of each trajectory.
+        advantage: (N,) reward less its baseline, without gradient.
+        weight: (N,), of each trajectory.
+    """
+    return -(weight * advantage.detach() * log_prob.sum(dim=1)).sum()
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """RLOO advantages: each reward less the mean of the other K-1 of its row; (M, K) -> (M, K)."""
+    k = rewards.shape[1]
+    return (rewards - rewards.mean(dim=1, keepdim=True)) * k / (k - 1)

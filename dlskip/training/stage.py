@@ -1,0 +1,88 @@
+"""One training stage of one backbone and seed: examples in, a ``Step`` trained, an artifact with its provenance out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from dlskip import provenance
+from dlskip.config import Params, Train
+from dlskip.data.batches import Batch, Batches, Encoded, collate, encode
+from dlskip.data.io import DATA, data_sha256, load_training
+from dlskip.models import artifact
+from dlskip.training import checkpoint
+from dlskip.training.loop import Run, Step, finish, total_steps, train
+
+
+class TrainingStage:
+    """One training run of one backbone and seed.
+
+    Args:
+        params: All parameters.
+        stage: Name, also of the default output directory.
+        backbone: Backbone's name.
+        seed: Seed.
+        train: The run's length and learning rate.
+        config: The sections that determine the result, for the provenance and the resume key.
+        out: Output directory; default ``artifacts/<stage>/<backbone>-<seed>``.
+        part_of: The artifact of several runs that this is one of. A finished part is kept aside until all are there
+            (``checkpoint.forget``), so that a killed stage does not train it again.
+    """
+
+    def __init__(
+        self, params: Params, stage: str, backbone: str, seed: int, train: Train, config: dict[str, BaseModel],
+        out: Path | None = None, part_of: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.params, self.stage, self.backbone, self.seed, self.train = params, stage, backbone, seed, train
+        self.config = {"model": params.model, **config}
+        self.out, self.part_of = out or artifact.directory(stage, backbone, seed), part_of
+        self.tasks = [*params.prepare.nlu, *params.prepare.mt]
+        self.started, self.data = time.time(), data_sha256(DATA)
+        torch.manual_seed(seed)  # the model is built next: fresh LoRA, adapters and heads are drawn at random
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str], split: str) -> list[Encoded]:
+        """Tokenised rows of several tasks."""
+        return encode(load_training(DATA, list(tasks), split), tokenizer, self.train.max_length)
+
+    def held_out(self, tokenizer: PreTrainedTokenizerBase, count: int) -> Batch:
+        """A fixed held-out batch: the same number of validation rows of each task."""
+        each = max(1, count // len(self.tasks))
+        rows = [e for task in self.tasks for e in self.examples(tokenizer, [task], "validation")[:each]]
+        return collate(rows, tokenizer.pad_token_id).to(artifact.device_of(self.params))
+
+    def run(self, step: Step, model: nn.Module, examples: list[Encoded], pad: int, held_out_every: int = 0) -> None:
+        """Trains, writes the artifact and its provenance, and removes the checkpoint."""
+        device = artifact.device_of(self.params)
+        identity: dict[str, Any] = {
+            "config": {k: v.model_dump() for k, v in self.config.items()}, "data": self.data, "seed": self.seed,
+            "backbone": self.params.backbones[self.backbone].model_dump(), "out": str(self.out), "device": device,
+            "start": checkpoint.fingerprint(step),
+        }  # fmt: skip
+        key = checkpoint.key(self.stage, **identity)
+        if self.part_of and checkpoint.recall(self.part_of, key, self.out):
+            return
+        run = Run(
+            self.stage, self.train, examples, pad, self.seed, device, checkpoint.ROOT / key, held_out_every
+        )  # fmt: skip
+        if not train(step, run, self.out):
+            return
+        artifact.save(model, self.out)
+        steps = total_steps(self.train, len(examples))
+        provenance.write(
+            self.out, stage=self.stage, config=self.config, seed=self.seed, data_sha256=self.data, device=device,
+            started=self.started,
+            training={
+                "steps": steps, "rows": steps * self.train.batch, "lr": self.train.lr,
+                "tokens": Batches(examples, pad, self.train.batch, self.seed).tokens(steps),
+            },
+        )  # fmt: skip
+        if self.part_of:
+            checkpoint.remember(self.part_of, key, self.out)
+        finish(run)

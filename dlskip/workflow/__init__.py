@@ -1,0 +1,1 @@
+"""The pipeline around the stages: running them, recipes, checks, what is shown at the end."""

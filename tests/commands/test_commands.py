@@ -1,0 +1,149 @@
+"""The command line, on a tiny pipeline artifact: what it prints, writes, and says about mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import dlskip
+from dlskip.commands import COMMANDS, main
+from dlskip.skip import skipper_of
+from tests.helpers.published import publish
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, skipping: Any) -> str:
+    return str(publish(tmp_path_factory.mktemp("published"), skipping).artifact)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    lines = [{"prompt": f"the man saw {word} in the house", "target": word} for word in ("a dog", "it", "no", "good")]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return str(stopped.value.code) + capsys.readouterr().err
+
+
+def test_help_names_every_command_and_each_has_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+    for name in COMMANDS:
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        assert "--threshold" in capsys.readouterr().out
+
+
+def test_generate_streams_the_model_s_text_and_tells_the_layers(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", model, "--prompt", "the man", "--max-new-tokens", "6", "--layers"])
+    out, err = capsys.readouterr()
+    assert out.startswith("the man") and "skipped" in err
+    drawn = [line.split()[1] for line in out.splitlines() if set(line.split()[1:2] and line.split()[1]) <= {"█", "·"}]
+    assert len({len(runs) for runs in drawn}) == 1 and len(drawn[0]) == 6
+    assert all(runs[0] == runs[-1] == "█" for runs in drawn)
+
+
+def test_lossless_text_is_full_depth_s(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["generate", model, "--prompt", "is it true?", "--max-new-tokens", "8"]
+    main([*common, "--full-depth"])
+    full = capsys.readouterr().out.strip()
+    main([*common, "--lossless"])
+    out, err = capsys.readouterr()
+    assert out.strip() == full and "accepted" in err
+
+
+def test_bench_writes_its_report(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--batches", "1", "2", "--shares", "0.5", "--tokens", "2", "--repeats", "1"]
+    main(["bench", model, "--out", str(tmp_path / "bench"), *quick])
+    assert "wrapping alone costs" in capsys.readouterr().out
+    document = json.loads((tmp_path / "bench" / "bench.json").read_text())
+    assert {row["batch"] for row in document["rows"]} == {1, 2}
+
+
+def test_calibrate_stores_what_it_found(
+    model: str, rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = ["calibrate", model, "--data", rows, "--max-new-tokens", "4", "--thresholds", "1", "0.5", "0.1"]
+    main([*found, "--layers-run", "0.9", "--agreement", "--save", str(tmp_path / "dialled")])
+    assert "layers run" in capsys.readouterr().out
+    config = json.loads((tmp_path / "dialled" / "dlskip_config.json").read_text())
+    calibration = config["calibration"]
+    assert calibration["layers_run"] <= 0.9 and calibration["n"] == 4 and calibration["target"] == "layers_run"
+    assert config["threshold"] == calibration["threshold"]
+    loaded = dlskip.from_pretrained(tmp_path / "dialled")
+    assert skipper_of(loaded).policy.threshold == config["threshold"]  # type: ignore[attr-defined]
+
+
+def test_evaluate_tells_quality_and_layers(model: str, rows: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", model, "--data", rows, "--thresholds", "1", "0.4", "--max-new-tokens", "3"])
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if line.startswith("|")]
+    assert len(lines) == 5  # head, rule, full depth, two thresholds
+    full, same = (line.split("|")[2:] for line in (lines[2], lines[3]))
+    assert full == same  # threshold 1 skips nothing
+
+
+def test_an_exported_model_is_plain_and_smaller(
+    model: str, rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["export", model, str(tmp_path / "plain"), "--data", rows, "--used", "0.9", "--max-new-tokens", "3"])
+    assert "remain" in capsys.readouterr().out
+    small = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert 2 <= small.config.num_hidden_layers < 6
+    assert small(input_ids=torch.tensor([[3, 4, 5]])).logits.isfinite().all()
+
+
+def test_lossless_decoding_is_compared_with_full_depth(
+    model: str, rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["--rows", "3", "--max-new-tokens", "6", "--draft-tokens", "2", "--out", str(tmp_path / "bench")]
+    main(["speculate", model, "--data", rows, *quick])
+    assert "speed-up" in capsys.readouterr().out
+    document = json.loads((tmp_path / "bench" / "lossless.json").read_text())
+    assert document["about"]["checkpoint"] == model and document["about"]["drafted at most"] == 2
+    assert [one["identical"] for one in document["prompts"]] == [True] * 3
+    assert all(one["tokens"] <= 6 and one["accepted"] <= one["drafted"] for one in document["prompts"])
+    table = (tmp_path / "bench" / "lossless.md").read_text()
+    assert table.count("\n| ") == 3 and "nan" not in table  # the head, the file, all
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "MODEL", "--prompt", ""], "--prompt: nothing to continue"),
+        (["generate", "MODEL", "--prompt", "a", "--lossless", "--full-depth"], "leave one of them out"),
+        (["generate", "MODEL", "--prompt", "a", "--threshold", "2"], "threshold"),
+        (["bench", "MODEL", "--shares", "30"], "--shares: must lie between 0 and 1, not '30'"),
+        (["bench", "MODEL", "--repeats", "0"], "--repeats: must be a whole number of 1 or more"),
+        (["generate", "MODEL", "--prompt", "a", "--sample", "--temperature", "0"], "--temperature: must be above 0"),
+        (["calibrate", "MODEL", "--data", "nowhere.jsonl", "--layers-run", "0.5"], "nowhere.jsonl: no such file"),
+        (["evaluate", "MODEL"], "--data"),
+        (["speculate", "MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["export", "MODEL", "out", "--data", "ROWS", "--used", "2"], "--used"),
+        (["dance"], "dance"),
+    ],
+)
+def test_mistakes_are_named(
+    arguments: list[str], said: str, model: str, rows: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in failing(capsys, *({"MODEL": model, "ROWS": rows}.get(a, a) for a in arguments))
+
+
+def test_a_row_without_a_target_cannot_be_evaluated(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "target": "b"}\n{"prompt": "c"}\n')
+    assert "row 2 has no `target`" in failing(capsys, "evaluate", model, "--data", str(path))

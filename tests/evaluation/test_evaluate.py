@@ -1,0 +1,64 @@
+"""An evaluation: rows are batched as it likes where they do not heed each other, and their results stay their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tqdm.auto import tqdm
+
+from dlskip import config
+from dlskip.config import Params
+from dlskip.data.io import Example, write_split
+from dlskip.evaluation.deployed import Deployed
+from dlskip.evaluation.evaluate import Evaluator
+from dlskip.evaluation.records import Records
+from dlskip.methods.base import FULL, Setting
+from dlskip.methods.learned import Learned
+from dlskip.models.tiny import tiny_tokenizer
+
+WORDS = [[7, 3, 9], [1], [4, 4, 2, 8, 6, 1, 5], [2, 5], [9, 9, 9, 1]]  # prompts of unlike lengths, in no order
+SETTINGS = [Setting(name=name, weights="", adapters=True) for name in (FULL, "0.5", "0.45")]
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Five rows of a task of each kind, evaluated in batches of one, two, and three rows that decide alone."""
+    for task, target, label in (("acceptability", " acceptable", 1), ("de-en", " a cat", None)):
+        prompts = (" ".join(map(str, words)) for words in WORDS)
+        rows = [Example(f"{task}-{i}", task, prompt, target, label) for i, prompt in enumerate(prompts)]
+        write_split(tmp_path / task / "test.jsonl", rows)
+    monkeypatch.setattr("dlskip.evaluation.evaluate.DATA", tmp_path)
+    params = config.load()
+    changes = {"batches": [1, 2, "per_sample"], "per_sample_batch": 3, "max_new_tokens": 5}
+    return params.model_copy(update={"evaluate": params.evaluate.model_copy(update=changes)})
+
+
+def evaluated(params: Params, skipping: Any) -> Records:
+    model, skipper = skipping("llama")
+    records = Records("tiny", 0, traces=1)
+    runner = Evaluator(params, Learned(), ["acceptability", "de-en"], records, seed=0)
+    with tqdm(total=runner.steps(SETTINGS), disable=True) as bar:
+        runner.run(Deployed(model, skipper, tiny_tokenizer()), SETTINGS, bar)
+        assert bar.total == len({(p["method"], p["setting"], p["batch"], p["task"]) for p in records.predictions})
+    return records
+
+
+def test_a_row_is_predicted_as_if_alone(params: Params, skipping: Any) -> None:
+    """In batches of rows of a length, whose order is not that of the test rows."""
+    found = [p for p in evaluated(params, skipping).predictions if p["method"] == "ours"]
+    rules = {rule: [p | {"batch": ""} for p in found if p["batch"] == rule] for rule in ("1", "2", "per_sample")}
+    assert rules["per_sample"] == rules["1"] and [p["id"][-1] for p in rules["1"][:5]] == list("01234")
+    skipped = {p["skipped"] for p in rules["1"]}
+    assert len(skipped) > 3, "the controllers are of one mind: nothing was tried"
+    whole = {rule: [p for p in of if p["setting"] == FULL] for rule, of in rules.items()}
+    assert whole["2"] == whole["1"] and all("1" not in p["skipped"] for p in whole["1"])
+
+
+def test_chance_has_its_own_rows_at_the_measured_rate(params: Params, skipping: Any) -> None:
+    rows = evaluated(params, skipping).rows
+    shares = {(r["method"], r["batch"], r["setting"], r["task"]): r["skip_ratio"] for r in rows}
+    chance = {key: share for key, share in shares.items() if key[0] == "random"}
+    assert {key[1:3] for key in chance} == {("per_sample", "0.5"), ("per_sample", "0.45")}
+    assert all(abs(share - shares["ours", *key[1:]]) < 0.3 for key, share in chance.items())

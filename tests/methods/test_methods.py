@@ -1,0 +1,194 @@
+"""The methods that ours is compared with: each drops the layers that its paper says, and computes none of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dlskip import config
+from dlskip.config import Tune
+from dlskip.data.batches import collate
+from dlskip.errors import DlskipError
+from dlskip.evaluation.speed import measure, mixed
+from dlskip.inference.decode import decode
+from dlskip.inference.scoring import target_logits
+from dlskip.methods import base, registry
+from dlskip.methods.base import Setting, dropping
+from dlskip.methods.layer_sets import block, count, evenly
+from dlskip.methods.names import TITLES, checked, title
+from dlskip.methods.shortgpt import block_influence
+from dlskip.methods.skip_decode import Growing
+from dlskip.methods.static import Cut
+from dlskip.models import artifact, tuning
+from dlskip.models.tiny import FAMILIES, tiny
+from dlskip.skip import attach
+from dlskip.skip.policy import Policy
+from dlskip.skip.stack import find_layers, find_stack, output_logits
+
+REPO = Path(__file__).resolve().parents[2]
+PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16], [17, 18]]
+DEFAULT = config.load(REPO / "recipes" / "embedded.yaml")
+
+
+def run(model: Any, skipper: Any, policy: Policy, new: int = 6, prompts: Any = PROMPTS) -> Any:
+    with skipper.using(policy):
+        return decode(model, skipper, prompts, eos=-1, pad=2, max_new_tokens=new, lengths=[new] * len(prompts))
+
+
+@given(st.floats(0.01, 0.99), st.integers(3, 48))
+def test_layer_sets_keep_the_ends_and_have_the_asked_size(share: float, layers: int) -> None:
+    k = count(share, layers)
+    for found in (block(share, layers, "top"), block(share, layers, "middle"), evenly(share, layers)):
+        assert len(found) == len(set(found)) == k and all(0 < layer < layers - 1 for layer in found)
+    assert block(share, layers, "top")[-1:] in ([], [layers - 2])
+    gaps = torch.tensor([x for x in range(layers) if x not in evenly(share, layers)]).diff()
+    assert int(gaps.max()) - int(gaps.min()) <= 1, "evenly spaced"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropped_layers_are_as_if_they_were_not_there(family: str, ragged: Any) -> None:
+    model = tiny(family, layers=6)
+    if model.config.model_type == "gemma3_text":
+        pytest.skip("its layer types belong to positions: a shorter model is another one")
+    cut, batch = copy.deepcopy(model), ragged((5, 2), (3, 3), (8, 1))
+    owner, name, layers = find_layers(cut)
+    setattr(owner, name, nn.ModuleList(layer for i, layer in enumerate(layers) if i not in (2, 3)))
+    owner.config.num_hidden_layers = 4  # type: ignore[union-attr]
+    for i, layer in enumerate(find_layers(cut)[2]):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = i
+    skipper = attach(model, bottleneck=0)
+    assert not list(skipper.parameters())
+    with skipper.using(dropping([2, 3], 6)):
+        torch.testing.assert_close(target_logits(model, batch), target_logits(cut, batch), atol=1e-5, rtol=1e-5)
+    assert skipper.counter.ran[2] == skipper.counter.ran[3] == 0 and skipper.counter.ran[1] > 0
+    with skipper.full_depth():
+        assert torch.equal(target_logits(model, batch), target_logits(tiny(family, layers=6), batch))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon"])
+def test_early_exit_reads_the_hidden_state_of_its_layer(family: str, ragged: Any) -> None:
+    model, batch = tiny(family, layers=6), ragged((5, 2), (3, 3))
+    stack: Any = find_stack(model)
+    states = stack(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
+    norm = next(m for n, m in stack.named_children() if n in ("norm", "ln_f", "final_layer_norm"))
+    expected = output_logits(model, norm(states[3][batch.rows, batch.tokens]))
+    skipper = attach(model, bottleneck=0)
+    policy = registry.method("early_exit").policy(
+        Setting(name="0.5", weights="", skip=[3, 4, 5], layers=6), "sentiment", "per_sample"
+    )
+    with skipper.using(policy):
+        torch.testing.assert_close(target_logits(model, batch), expected, atol=1e-5, rtol=1e-5)
+    assert skipper.counter.ran[3:] == [0, 0, 0]
+    assert all(r.tolist() == [True] * 3 + [False] * 3 for d in run(model, skipper, policy) for r in d.runs)
+
+
+def test_skip_decode_grows_and_never_asks_for_what_was_not_computed() -> None:
+    results = []
+    for fill in ("copy", "project"):
+        model = tiny("llama", layers=8)
+        skipper = attach(model, bottleneck=0, kv_fill=fill)
+        results.append(run(model, skipper, Growing(6, 5), new=9))
+    skipped = (~torch.stack(results[0][0].runs)).sum(dim=1).tolist()
+    assert skipped == [0, 1, 2, 4, 5, 6, 6, 6, 6], "linear up to its maximum"
+    for a, b in zip(*results, strict=True):
+        assert a.tokens == b.tokens, "the fill rule changes nothing: filled keys are never attended to"
+    assert torch.stack(results[0][0].runs)[-1].tolist() == [True] + [False] * 6 + [True], "low to middle first"
+
+
+def test_skip_decode_uses_its_maximum_at_once_for_an_answer() -> None:
+    method = registry.method("skip_decode")
+    setting = Setting(name="0.5", weights="", skip=[1, 2, 3], layers=6, growing={"en-de": 4})
+    model = tiny("llama", layers=6)
+    skipper = attach(model, bottleneck=0)
+    answer = run(model, skipper, method.policy(setting, "sentiment", "per_sample"), new=2)
+    assert all((~r).sum() == 3 for d in answer for r in d.runs)
+    sentence = run(model, skipper, method.policy(setting, "en-de", "per_sample"), new=6)
+    assert [int((~r).sum()) for r in sentence[0].runs] == [0, 1, 2, 2, 3, 3]
+
+
+def test_the_layer_of_least_influence_is_the_one_that_changes_nothing(ragged: Any) -> None:
+    model: Any = tiny("llama", layers=6)
+    with torch.no_grad():
+        for weight in (model.model.layers[3].self_attn.o_proj.weight, model.model.layers[3].mlp.down_proj.weight):
+            weight.zero_()
+    influence = block_influence(model, ragged((5, 2), (3, 3), (8, 1)))
+    assert influence.shape == (6,) and influence[3] == pytest.approx(0, abs=1e-6)
+    assert int(influence[1:-1].argmin()) + 1 == 3
+
+
+def test_static_training_moves_the_layers_that_stay_and_no_other(examples: Any) -> None:
+    model = tuning.add(tiny("llama", layers=6), Tune(r=4))
+    attach(model, bottleneck=0)
+    step = Cut(model, dropping([2, 3], 6))
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(step.groups(), lr=1e-2, weight_decay=0.0)
+    batch = collate(examples((5, 2), (3, 3)), pad=2)
+    for _ in range(2):
+        loss, _ = step(batch, 0, 0.0)
+        loss.backward()
+        optimizer.step()
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            dropped = ".layers.2." in name or ".layers.3." in name
+            assert torch.equal(p, before[name]) == dropped, name
+
+
+def test_plans_hold_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = Path("artifacts/vanilla/b-0/backbone")
+    weights.mkdir(parents=True)
+    (weights / "adapter_model.safetensors").write_bytes(b"one")
+    settings = [Setting(name="0.5", weights=str(weights.parent), layers=6, skip=[2, 3])]
+    out = artifact.directory("unified", "b", 0)
+    base.write_plan("unified", out, settings, Path(__file__))
+    assert base.read_plan(out).settings == settings
+    assert registry.method("unified").settings(DEFAULT, "b", 0) == settings
+    first = (out / "plan.json").read_text()
+    (weights / "adapter_model.safetensors").write_bytes(b"two")
+    base.write_plan("unified", out, settings, Path(__file__))
+    assert (out / "plan.json").read_text() != first, "new weights make another plan"
+    plan = json.loads(first)
+    plan["settings"][0]["skipp"] = 1
+    (out / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(DlskipError, match=r"unified/b-0/plan\.json: settings\.0\.skipp: unknown key"):
+        base.read_plan(out)
+    with pytest.raises(DlskipError, match="no such file"):
+        base.read_plan(tmp_path / "none")
+
+
+def test_every_name_is_a_method_and_every_method_has_a_name() -> None:
+    named = {name for name in TITLES if name not in ("random",)}
+    assert {registry.method(name).name for name in named} == named
+    assert set(DEFAULT.grid.baselines) <= named
+    for variant in DEFAULT.ablations.variants:
+        assert registry.method(variant).name == variant and title(variant)
+    with pytest.raises(DlskipError, match="no method 'magic'"):
+        registry.baseline("magic")
+    with pytest.raises(DlskipError, match=r"artifacts/magic/b-0/plan\.json: no such file"):
+        registry.method("magic").settings(DEFAULT, "b", 0)
+    unknown = DEFAULT.model_copy(update={"grid": DEFAULT.grid.model_copy(update={"baselines": ["magic"]})})
+    with pytest.raises(DlskipError, match=r"grid\.baselines: no method 'magic'\n  mend: one of skip_decode"):
+        checked(unknown)
+
+
+def test_timing_counts_what_ran_and_times_every_policy_alike() -> None:
+    model = tiny("llama", layers=6)
+    skipper = attach(model, bottleneck=0)
+    batches = mixed([PROMPTS[:2], PROMPTS[2:3]], 2, rows=5)
+    assert batches == [[PROMPTS[0], PROMPTS[2]], [PROMPTS[1], PROMPTS[0]]]
+    assert mixed([PROMPTS], 3, rows=1) == [PROMPTS[:3]], "one batch at least"
+    full, half = measure(model, skipper, [Policy(), dropping([2, 3, 4], 6)], batches, tokens=3, repeats=2, pad=2)
+    assert (full.skip_prefill, full.skip_decode) == (0.0, 0.0)
+    assert (half.skip_prefill, half.skip_decode) == (0.5, 0.5)
+    assert all(len(t.prefill) == len(t.decode) == 2 for t in (full, half))
+    assert all(t.prefill_ms > 0 and t.decode_ms > 0 for t in (full, half))

@@ -1,0 +1,215 @@
+"""Tables: the numbers are those of the results, what was not run says so, and the paper's numbers are marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dlskip import config
+from dlskip.methods.names import title
+from dlskip.report import budget, claims, collect, compare, paper_tables, tables
+from dlskip.report.table import NOT_REACHED, NOT_RUN, Table
+from dlskip.report.view import View
+from tests.helpers.report_world import BASELINES, parameters, write_evaluation, write_world
+
+OF_METHODS = ("nlu", "mt", "matched", "auc", "settings", "measured_speed", "ablations", "glue_metrics")
+
+
+def views_of(root: Path, params: config.Params) -> list[View]:
+    found = collect.collect(params, root)
+    return [View(found, backbone) for backbone in params.grid.backbones]
+
+
+def made(views: list[View]) -> dict[str, Table]:
+    return {table.name: table for table in tables.build(views, claims.find(views))}
+
+
+def on(params: config.Params, **prepare: Any) -> config.Params:
+    """The same with other tasks."""
+    data = params.model_dump()
+    data["prepare"] |= prepare
+    return config.validate(data)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, config.Params, list[View]]:
+    root, params = tmp_path_factory.mktemp("world"), parameters()
+    write_world(root, params)
+    return root, params, views_of(root, params)
+
+
+@pytest.fixture(scope="module")
+def all_tables(world) -> dict[str, Table]:
+    return made(world[2])
+
+
+def test_every_table_is_made_with_every_method(world, all_tables):
+    view = world[2][0]
+    assert set(all_tables) == {
+        *OF_METHODS, "headline", "variance", "backbones", "per_backbone", "budget", "cost", "claims",
+    }  # fmt: skip
+    for name in ("nlu", "mt", "settings"):
+        assert set(map(title, BASELINES)) <= set(all_tables[name].frame()["method"])
+    for table in all_tables.values():
+        assert table.note and len(table.columns) == len(set(table.columns))
+        assert NOT_RUN not in " ".join(str(c) for c in table.frame().to_numpy().ravel()), table.name
+    assert list(all_tables["nlu"].frame()["method"])[:8] == [
+        "Vanilla", "Skip-decode", "Static (Yuan et al.)", "Layer-skip pretraining, static sets", "Ours bs=1",
+        "Ours bs=8", "Ours bs=16", "Ours per sample",
+    ]  # fmt: skip
+    assert view.compared == [m for m in view.methods if not m.startswith("no_")]
+
+
+def test_tables_equal_recomputation_from_results(world, all_tables):
+    found = world[2][0].found
+    results = found.results
+    f1 = results[(results["metric"] == "f1_macro") & (results["task"] == "entailment") & (results["setting"] != "full")]
+    per_setting = 100 * f1.groupby(["method", "batch"])["value"].agg(["mean", "max"])
+    table = all_tables["nlu"].frame().set_index("method")
+    for name, key in {
+        "Ours bs=1": ("ours", "1"), "Ours bs=16": ("ours", "16"), "Random, matched rate": ("random", "per_sample"),
+        "Early exit": ("early_exit", "per_sample"),
+    }.items():  # fmt: skip
+        assert table.loc[name, "Entailment AVG"] == pytest.approx(per_setting.loc[key, "mean"], abs=1e-5)
+        assert table.loc[name, "Entailment BEST"] == pytest.approx(per_setting.loc[key, "max"], abs=1e-5)
+    std = found.layers.query("method == 'ours' and setting == '0.5' and batch == '1' and task == 'en-zh'")["skip_std"]
+    table = all_tables["variance"].frame().set_index("task")
+    assert table.loc["English to Chinese", "ours at 0.5"] == pytest.approx(std.mean(), abs=1e-5)
+    assert (table[[title(m) for m in BASELINES]] == 0).all().all()
+    cost = all_tables["cost"].frame().set_index("cell")["minutes"]
+    assert cost["all"] == pytest.approx(cost.drop("all").sum(), abs=1e-4)
+    mean = 100 * results.query("method == 'vanilla' and metric == 'f1_macro'")["value"].mean()
+    head = all_tables["headline"].frame().set_index("method")
+    assert head.loc["Vanilla", "NLU macro F1"] == pytest.approx(mean, abs=1e-5)
+    timed = all_tables["measured_speed"].frame().set_index(["method", "batch", "setting"])
+    want = results.query(
+        "method == 'shortgpt' and task == 'timing' and metric == 'speedup_decode' and setting == '0.5'"
+    )
+    got = timed.loc[("ShortGPT", "bs=8", "0.5")]
+    assert got["decode speed-up"] == pytest.approx(want["value"].mean(), abs=1e-5)
+    assert got["decode layers run %"] == pytest.approx(50, abs=1e-5)
+
+
+def test_nothing_is_read_beyond_the_measured_range(world, all_tables):
+    view = world[2][0]
+    for row in all_tables["matched"].texts():
+        method = next(m for m in view.compared if title(m) == row[1])
+        tasks = view.nlu if row[2].startswith("understanding") else view.mt
+        most = max(point.skipped for point in view.points(method, tasks))
+        for share, cell in zip(compare.SHARES, row[4 : 4 + len(compare.SHARES)], strict=True):
+            assert (cell == NOT_REACHED) == (share > most + 1e-5)
+    for row in all_tables["auc"].frame().itertuples():
+        low, high = map(float, row[4].split(" to "))
+        assert 0 <= low < high
+
+
+def test_plot_data_holds_every_method(world):
+    view = world[2][0]
+    points = tables.plot_data(view)["quality_points"]
+    assert set(points["method"]) == set(view.methods)
+    assert points["skip_ratio"].between(0, 1).all()
+    reward = tables.plot_data(view)["rl_curve"]
+    own = view.curves.query("stage == 'rl' and metric == 'reward' and variant == ''")
+    assert list(reward["reward"]) == pytest.approx(list(own["value"]))  # without the ablations' runs
+
+
+def test_the_budget_counts_what_each_method_trained(all_tables):
+    table = all_tables["budget"].frame().set_index("method")
+    assert table.loc["shared by all", "steps"] == 80
+    assert table.loc["Static (Yuan et al.)", ["models", "steps", "steps per model"]].tolist() == [5, 400, 80]
+    assert table.loc["Ours", "steps"] == 4 * 80 and table.loc["Layer-skip pretraining, static sets", "steps"] == 2 * 80
+    assert table.loc["Skip-decode", "steps"] == 0 and table.loc["Skip-decode", "what is trained"] == "nothing"
+    assert table.loc["no mixer", "steps"] == 3 * 80 and table.loc["no mixer no sampling", "steps"] == 3 * 80
+    assert table.loc["Ours", "learning rate"] == "0.0005"
+
+
+def test_what_a_method_rests_on_follows_its_start():
+    params = parameters()
+    assert budget.trained(params, "vanilla", "b-0") == ["artifacts/vanilla/b-0"]
+    assert budget.trained(params, "unified", "b-0") == ["artifacts/vanilla/b-0"]
+    assert budget.trained(params, "ours", "b-0")[-1] == "artifacts/ours/b-0"
+    assert budget.trained(params, "no_mixer", "b-0")[-1] == "artifacts/rl/b-0"
+    assert budget.trained(params, "no_mixer_no_sampling", "b-0")[-2:] == [
+        "artifacts/skip_pretrain/b-0", "artifacts/no_mixer_no_sampling/b-0/rl",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", ["unified", "static", "ours", "no_mixer", "vanilla"])
+def test_a_missing_cell_reads_not_run_in_every_table(tmp_path, lost):
+    params = parameters()
+    write_world(tmp_path, parameters(methods=[m for m in params.grid.methods if m != lost]), n=12)
+    found = made(views_of(tmp_path, params))
+    places = ["nlu", "mt", "settings", "claims", "headline"]
+    if lost in BASELINES:
+        places += ["matched", "auc", "measured_speed", "variance", "glue_metrics"]
+    for name in places if not lost.startswith("no_") else ["settings", "ablations"]:
+        assert NOT_RUN in str(found[name].texts()), name
+        assert f"Not run: evaluations/{lost}/smollm2-0/nlu, " in found[name].markdown()
+
+
+def test_nothing_on_disk_still_gives_tables(tmp_path):
+    found = made(views_of(tmp_path, parameters()))
+    for name in OF_METHODS:
+        assert NOT_RUN in str(found[name].texts())
+    assert all(row[9] == NOT_RUN for row in found["claims"].texts())
+
+
+def test_a_smaller_grid_ignores_old_cells(tmp_path):
+    params = parameters(methods=["vanilla", "unified", "ours"])
+    write_world(tmp_path, params, n=12)
+    before = {name: table.frame().to_csv() for name, table in made(views_of(tmp_path, params)).items()}
+    write_evaluation(tmp_path, parameters(), "shortgpt", "smollm2", 0, 12)
+    write_evaluation(tmp_path, params, "ours", "smollm2", 7, 12)
+    assert {name: table.frame().to_csv() for name, table in made(views_of(tmp_path, params)).items()} == before
+    assert "ablations" not in before
+
+
+def test_seeds_have_spread_and_are_resampled(tmp_path):
+    params = parameters(seeds=[0, 1], methods=["vanilla", "unified", "ours"])
+    write_world(tmp_path, params, n=12)
+    found = made(views_of(tmp_path, params))
+    assert "Entailment AVG std" in found["nlu"].frame().columns and "±" in found["nlu"].markdown()
+    assert "over 2 seeds" in found["claims"].note
+    assert {row[11] for row in found["claims"].texts()} == {"0, 1"}
+
+
+def test_every_backbone_has_its_rows(tmp_path):
+    params = parameters(backbones=["smollm2", "other"], methods=["vanilla", "unified", "ours"])
+    write_world(tmp_path, params, n=12)
+    found = made(views_of(tmp_path, params))
+    for name in ("nlu", "matched", "auc", "claims", "budget", "measured_speed"):
+        assert set(found[name].frame()["backbone"]) >= {"smollm2", "other"}, name
+    known = found["backbones"].frame().set_index("backbone")
+    assert known.loc["other", ["layers", "hidden size"]].tolist() == [12, 576]
+    assert known.loc["Llama2-7B", "layers"] == 32
+
+
+def test_the_papers_numbers_stand_in_rows_that_name_its_tasks(all_tables):
+    rows = {row[1]: row for row in all_tables["nlu"].texts()}
+    ours = rows["paper, Llama2-7B-Chat: Ours bs=1, on RTE, SST-2, CoLA"]
+    assert ours[2:] == ["68.8", "77.5", "90.6", "92.7", "49.4", "58.1", "–"]
+    assert not any("paper" in column for column in all_tables["nlu"].columns)
+    paired = all_tables["variance"].frame().set_index("task")[paper_tables.SOURCE]
+    assert paired["Entailment"] == "0.35 on RTE" and paired["English to Chinese"] == "0.32 on WMT23 en-zh"
+    five = {row[1]: row for row in all_tables["per_backbone"].texts()}
+    assert five["paper, GPT2-XL, on RTE, SST-2, CoLA"][2:] == ["62.5", "68.5", "85.4", "88.2", "42.3", "46.1"]
+
+
+def test_on_the_papers_own_tasks_its_numbers_stand_beside(tmp_path):
+    params = on(parameters(methods=["vanilla", "static", "unified", "ours"]), nlu=["rte", "qnli"], mt=["iwslt-de-en"])
+    write_world(tmp_path, params, n=12)
+    found = made(views_of(tmp_path, params))
+    table = found["nlu"].frame().set_index("method")
+    assert table.loc["Ours bs=8", "RTE AVG, paper, Llama2-7B-Chat"] == 67.7
+    assert table.loc["Static (Yuan et al.)", "RTE BEST, paper, Llama2-7B-Chat"] == 68.6
+    assert pd.isna(table.loc["Unified skipping", "RTE BEST, paper, Llama2-7B-Chat"])
+    assert not any(str(name).startswith("paper") for name in table.index)
+    assert table.loc["Skip-decode (the paper's alone)", "RTE AVG, paper, Llama2-7B-Chat"] == 44.7
+    assert "QNLI AVG, paper, Llama2-7B-Chat" not in table.columns
+    table = found["mt"].frame().set_index("method")
+    assert table.loc["Vanilla", "IWSLT de-en AVG, paper, Llama2-7B-Chat"] == 33.2
+    rows = {row[1]: row for row in found["per_backbone"].texts()}
+    assert rows["paper, Falcon-7B, on RTE"][2:] == ["66.8", "75.9", "–", "–"]

@@ -1,0 +1,283 @@
+"""The training loop: what it trains and what it leaves, how it resumes, and what it refuses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dlskip.config import Mixer, SkipPretrain, Train
+from dlskip.data.batches import Batch, Batches, Encoded, encode
+from dlskip.data.io import Example
+from dlskip.errors import DlskipError
+from dlskip.models import tuning
+from dlskip.models.tiny import tiny_tokenizer
+from dlskip.steps.mixer import Mix, task_weights
+from dlskip.steps.pretrain import Pretrain
+from dlskip.steps.reinforce import Reinforce
+from dlskip.steps.supervised import Supervised
+from dlskip.training import checkpoint
+from dlskip.training.loop import Run, Step, finish, learning_rate, total_steps, train
+
+TRAIN = Train(steps=7, batch=4, lr=1e-2, checkpoint_every=3, log_every=1)
+LENGTHS = [(2 + i % 5, 1 + i % 3) for i in range(12)]
+STEPS = (
+    "finetune",
+    "adapter_init",
+    "pretrain_sample",
+    "pretrain_token",
+    "rloo",
+    "ema",
+    "self_critical",
+    "mix",
+    "mixer",
+)
+
+
+@pytest.fixture
+def make_step(skipping: Any, ragged: Any, rl_section: Any) -> Callable[..., Step]:
+    """Builds a step on a fresh tiny model: the same one each time."""
+
+    def make(name: str, family: str = "llama") -> Step:
+        torch.manual_seed(0)
+        model, skipper = skipping(family, layers=4, lora=True)
+        held = ragged((3, 2), (2, 1), seed=9)
+        if name == "finetune":
+            return Supervised(model, tuning.backbone_parameters(model))
+        if name == "adapter_init":
+            return Supervised(model, skipper.adapters())
+        if name.startswith("pretrain"):
+            unit = name.removeprefix("pretrain_")
+            config = {"train": TRAIN.model_dump(), "teacher": "self", "p": 0.5, "p_warmup": 0, "mask_unit": unit}
+            return Pretrain(model, SkipPretrain.model_validate(config))
+        if name in ("mix", "mixer"):
+            schedule = {"schedule": "linear"} if name == "mix" else {"schedule": "mixer", "delta": 1, "stages": 3}
+            config = {"train": TRAIN.model_dump(), "w_start": 0.9, "w_end": 0.1, "head_lr": 1e-2} | schedule
+            return Mix(model, Mixer.model_validate(config), rl_section(), held)
+        return Reinforce(model, rl_section(baseline=name, rollouts=2), held, 0)
+
+    return make
+
+
+def run_of(tmp_path: Path, examples: Any, **overrides: Any) -> Run:
+    options = {"stage": "any", "config": TRAIN, "examples": examples(*LENGTHS), "pad": 2, "seed": 3, "device": "cpu"}
+    return Run(**options | {"resume": tmp_path / "resume" / "it", "held_out_every": 3} | overrides)
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {n: t.detach().clone() for n, t in [*module.named_parameters(), *module.named_buffers()]}
+
+
+def kill_at(step: int) -> Callable[[int], None]:
+    def on_step(done: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_is_trained_moves_and_nothing_else_does(name: str, make_step: Any, examples: Any, tmp_path: Path) -> None:
+    step = make_step(name)
+    before = state(step)
+    trained = {n for n, p in step.named_parameters() if p.requires_grad}
+    in_groups = {id(p) for group in step.groups() for p in group["params"]}
+    assert {id(p) for n, p in step.named_parameters() if n in trained} == in_groups
+    train(step, run_of(tmp_path, examples), tmp_path / "out")
+    moved = {n for n, t in step.named_parameters() if not torch.equal(t, before[n])}
+    assert moved == trained
+    kinds = {kind for n in trained for kind in ("lora_", ".adapter.", ".head.") if kind in n}
+    expected = {
+        "finetune": {"lora_"}, "adapter_init": {".adapter."}, "pretrain_sample": {"lora_", ".adapter."},
+        "pretrain_token": {"lora_", ".adapter."}, "mix": {"lora_", ".adapter.", ".head."},
+        "mixer": {"lora_", ".adapter.", ".head."},
+    }  # fmt: skip
+    assert kinds == expected.get(name, {".adapter.", ".head."})
+    assert not step.training
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_resumed_equals_uninterrupted_bit_for_bit(name: str, make_step: Any, examples: Any, tmp_path: Path) -> None:
+    """Killed twice: between checkpoints, and right after one."""
+    whole, run = make_step(name), run_of(tmp_path / "a", examples)
+    train(whole, run, tmp_path / "a")
+    resumed_run = run_of(tmp_path / "b", examples)
+    for kill in (5, 6):
+        with pytest.raises(KeyboardInterrupt):
+            train(make_step(name), resumed_run, tmp_path / "b", on_step=kill_at(kill))
+    resumed, finished = make_step(name), []
+    train(resumed, resumed_run, tmp_path / "b", on_step=finished.append)
+    assert finished == [7]
+    expected = state(whole)
+    assert all(torch.equal(t, expected[n]) for n, t in state(resumed).items())
+    if name == "ema":
+        assert resumed.extra_ema.any()
+    curves = [pd.read_csv(tmp_path / d / "curves.csv") for d in "ab"]
+    curves = [c[c.metric != "tokens_per_second"].reset_index(drop=True) for c in curves]
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
+    assert set(curves[0][curves[0].metric == "loss"].step) == set(range(7))
+    assert (tmp_path / "a" / "alarms.json").read_text() == (tmp_path / "b" / "alarms.json").read_text()
+    live = [pd.read_csv(tmp_path / d / "live" / "metrics" / "loss.tsv", sep="\t") for d in "ab"]
+    assert live[0].loss.tolist() == live[1].loss.tolist() and len(live[1]) == 7
+    assert resumed_run.resume.exists()
+    finish(resumed_run)
+    assert not list(resumed_run.resume.parent.iterdir())
+
+
+def test_another_seed_is_another_run(make_step: Any, examples: Any, tmp_path: Path) -> None:
+    ends = []
+    for seed in (3, 3, 4):
+        step = make_step("rloo")
+        train(step, run_of(tmp_path / str(len(ends)), examples, seed=seed), tmp_path / str(len(ends)))
+        ends.append(torch.cat([p.flatten() for p in step.parameters() if p.requires_grad]))
+    assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
+
+
+@pytest.fixture
+def interrupted(make_step: Any, examples: Any, tmp_path: Path) -> Run:
+    run = run_of(tmp_path, examples)
+    with pytest.raises(KeyboardInterrupt):
+        train(make_step("adapter_init"), run, tmp_path, on_step=kill_at(4))
+    assert json.loads((run.resume / "state.json").read_text())["step"] == 3
+    return run
+
+
+@pytest.mark.parametrize("name", ["state.json", "weights.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "garbage"])
+def test_a_damaged_checkpoint_is_refused(
+    name: str, damage: str, interrupted: Run, make_step: Any, tmp_path: Path
+) -> None:
+    path = interrupted.resume / name
+    content = path.read_bytes()
+    path.write_bytes({"cut": content[: len(content) // 2], "garbage": b"\x80\x04garbage!"}.get(damage, b""))
+    if damage == "gone":
+        path.unlink()
+    step = make_step("adapter_init")
+    before = state(step)
+    with pytest.raises(DlskipError, match=r"damaged checkpoint.*\n.*delete"):
+        train(step, interrupted, tmp_path)
+    assert all(torch.equal(t, before[n]) for n, t in state(step).items())
+
+
+@pytest.mark.parametrize(("name", "family"), [("finetune", "llama"), ("ema", "llama")])
+def test_a_checkpoint_of_another_model_is_refused(
+    name: str, family: str, interrupted: Run, make_step: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(DlskipError, match=r"another model.*\n.*delete"):
+        train(make_step(name, family), interrupted, tmp_path)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
+    """A single value would otherwise be spread over a whole tensor."""
+    small, large = nn.Linear(1, 1), nn.Linear(3, 3)
+    checkpoint.save(tmp_path / "it", small, torch.optim.AdamW(small.parameters()), 1, [])
+    with pytest.raises(DlskipError, match="another model"):
+        checkpoint.load(tmp_path / "it", large, torch.optim.AdamW(large.parameters()))
+
+
+@pytest.mark.parametrize("failing", ["mkdir", "save_file", "write_text", "limit"])
+def test_a_full_disk_leaves_the_previous_checkpoint(
+    failing: str, interrupted: Run, make_step: Any, examples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever write fails; ``limit`` lets the operating system refuse, as safetensors really sees it."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {f.name: f.read_bytes() for f in interrupted.resume.iterdir()}
+    step = make_step("adapter_init")
+    optimizer = torch.optim.AdamW(step.groups())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch, pytest.raises(DlskipError, match=r"cannot write.*\n.*free disk space"):
+        if failing == "limit":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        else:
+            owner = checkpoint if failing == "save_file" else Path
+            patch.setattr(owner, failing, full)
+        try:
+            checkpoint.save(interrupted.resume, step, optimizer, 6, [])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {f.name: f.read_bytes() for f in interrupted.resume.iterdir()} == before
+    whole = make_step("adapter_init")
+    train(whole, run_of(tmp_path / "whole", examples), tmp_path / "whole")
+    train(step, interrupted, tmp_path)
+    expected = state(whole)
+    assert all(torch.equal(t, expected[n]) for n, t in state(step).items())
+
+
+def test_a_kill_between_the_renames_loses_nothing(interrupted: Run, make_step: Any) -> None:
+    interrupted.resume.rename(interrupted.resume.with_name("it.old"))
+    step = make_step("adapter_init")
+    assert checkpoint.load(interrupted.resume, step, torch.optim.AdamW(step.groups()))[0] == 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make_step: Any, examples: Any, tmp_path: Path) -> None:
+    step = make_step("adapter_init")
+    with torch.no_grad():
+        next(p for p in step.parameters() if p.requires_grad).fill_(math.nan)
+    with pytest.raises(DlskipError, match=r"any: loss is nan at step 0\n.*learning rate"):
+        train(step, run_of(tmp_path, examples), tmp_path)
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    def curve(decay: str) -> list[float]:
+        config = Train(steps=10, batch=1, lr=1, warmup=0.2, decay=decay)  # type: ignore[arg-type]
+        return [learning_rate(config, step, 10) for step in range(10)]
+
+    assert curve("constant") == [0.5] + [1] * 9
+    assert curve("linear") == pytest.approx([0.5, 1] + [1 - i / 8 for i in range(8)])
+    assert curve("cosine") == pytest.approx([0.5, 1] + [(1 + math.cos(math.pi * i / 8)) / 2 for i in range(8)])
+    assert total_steps(Train(epochs=2, batch=4, lr=1), 11) == 4 and total_steps(TRAIN, 99) == 7
+
+
+def test_the_task_weight_gives_way_to_the_policy(ragged: Any) -> None:
+    batch: Batch = ragged((3, 4), (2, 2))
+    base = {"train": TRAIN.model_dump(), "w_start": 1.0, "w_end": 0.2, "head_lr": 1e-2}
+    linear = Mixer.model_validate(base)
+    assert [float(task_weights(linear, batch, x)[0]) for x in (0, 0.5, 1)] == pytest.approx([1, 0.6, 0.2])
+    suffix = Mixer.model_validate(base | {"schedule": "mixer", "delta": 1, "stages": 3})
+    found = [task_weights(suffix, batch, x).tolist() for x in (0, 0.4, 0.7, 1)]
+    assert found == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 0], [1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
+
+
+def test_every_epoch_sees_every_example_once_whatever_the_world(examples: Any) -> None:
+    rows: list[Encoded] = examples(*LENGTHS)
+    alone = Batches(rows, 2, 4, seed=0)
+    shares = [Batches(rows, 2, 4, seed=0, rank=r, world=2) for r in range(2)]
+    seen = []
+    for step in range(alone.per_epoch):
+        whole = {_key(line) for line in alone.at(step).input_ids}
+        assert whole == {_key(line) for share in shares for line in share.at(step).input_ids}
+        seen += whole
+    assert sorted(seen) == sorted(tuple(e.prompt + e.target[:-1]) for e in rows)
+    assert torch.equal(alone.at(7).input_ids, Batches(rows, 2, 4, seed=0).at(7).input_ids)  # no state
+    first = np.concatenate([alone.at(s).targets.numpy() for s in range(3)])
+    assert not np.array_equal(first, np.concatenate([alone.at(s).targets.numpy() for s in range(3, 6)]))
+    with pytest.raises(DlskipError, match="cannot fill"):
+        Batches(rows[:3], 2, 4, seed=0)
+
+
+def _key(line: Tensor) -> tuple[int, ...]:
+    return tuple(int(i) for i in line if i != 2)
+
+
+def test_long_prompts_lose_their_beginning() -> None:
+    tokenizer = tiny_tokenizer()
+    example = Example("1", "any", "is the dog good? yes or no:", "yes")
+    whole = encode([example], tokenizer, 512)[0]
+    cut = encode([example], tokenizer, len(whole.target) + 3)[0]
+    assert cut.prompt == whole.prompt[-4:] and cut.target == whole.target
+    assert whole.target[-1] == tokenizer.eos_token_id
+    with pytest.raises(DlskipError, match="max_length"):
+        encode([example], tokenizer, len(whole.target) - 1)

