@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from pydantic import ValidationError
@@ -21,6 +22,28 @@ class DlskipError(Exception):
         self.message, self.where, self.mend = message, where, mend
         text = f"{where}: {message}" if where else message
         super().__init__(f"{text}\n  mend: {mend}" if mend else text)
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Names the extra that installs a package which the enclosed code imports.
+
+    Args:
+        extra: A name under ``optional-dependencies`` in pyproject.toml.
+
+    Raises:
+        DlskipError: The package is not installed.
+
+    Example:
+        >>> with needs("bench"):
+        ...     import pandas as pd
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "dlskip").partition(".")[0] == "dlskip":
+            raise  # our own mistake
+        raise DlskipError(f"needs the package {error.name}", mend=f"pip install 'dlskip[{extra}]'") from error
 
 
 def offences(error: ValidationError, known: Iterable[str], prefix: str = "") -> str:

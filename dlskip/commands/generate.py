@@ -61,7 +61,5 @@ def run(options: Namespace) -> None:
         )  # fmt: skip
     print(report, file=sys.stderr)
     if options.layers:
-        table = report.table(tokenizer, ids)
-        ran = table.drop(columns=["row", "position", "token", "text", "layers_run"])
-        for line, runs in zip(table.itertuples(), ran.to_numpy(), strict=True):
-            print(f"{line.layers_run:4d}  {''.join('█' if r else '·' for r in runs)}  {line.text!r}")
+        for one in report.each_token(tokenizer, ids):
+            print(f"{sum(one.ran):4d}  {''.join('█' if ran else '·' for ran in one.ran)}  {one.text!r}")

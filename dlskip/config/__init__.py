@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from dlskip.config.sections import Backbone, Evaluate, Figures, Grid, Model, Name, Prepare, Section, Speed, Train, Tune
 from dlskip.config.training import (
@@ -25,7 +23,7 @@ from dlskip.config.training import (
     Static,
     Variant,
 )
-from dlskip.errors import DlskipError, offences
+from dlskip.errors import DlskipError, needs, offences
 
 __all__ = [
     "RL", "Ablations", "AdapterInit", "Backbone", "Baselines", "Evaluate", "Figures", "Finetune", "Grid", "Mixer",
@@ -122,6 +120,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         DlskipError: The file is missing, is not YAML, or is not a mapping.
     """
+    with needs("pipeline"):  # the library itself reads no YAML
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+
     if not path.is_file():
         raise DlskipError("no such file", where=str(path), mend="run from the repository's root")
     try:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from dlskip.errors import DlskipError
+from dlskip.errors import DlskipError, needs
 from dlskip.skip import skipper_of
 from dlskip.skip.passes import Pass
 from dlskip.skip.stack import find_stack
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MEND = "call generate() inside `with dlskip.trace(model)`"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,24 @@ class Traced:
     ran: Tensor
     real: Tensor
     first: bool
+
+
+class TracedToken(NamedTuple):
+    """One token that went through the model.
+
+    Args:
+        row: Of the batch.
+        position: In the row, without padding.
+        token: Its id.
+        text: What it stands for.
+        ran: (L,) whether each layer ran for it.
+    """
+
+    row: int
+    position: int
+    token: int
+    text: str
+    ran: tuple[bool, ...]
 
 
 @dataclass
@@ -62,7 +84,7 @@ class Trace:
             DlskipError: Nothing was recorded.
         """
         if not self.passes:
-            raise DlskipError("nothing ran", where="trace", mend="call generate() inside `with dlskip.trace(model)`")
+            raise DlskipError("nothing ran", where="trace", mend=_MEND)
         return torch.stack([p.ran[p.real].sum(dim=0) for p in self.passes]).sum(dim=0) / self.tokens
 
     @property
@@ -75,24 +97,21 @@ class Trace:
         """Share of all layer applications that were skipped."""
         return 1 - float(self.per_layer.mean())
 
-    def table(
+    def each_token(
         self, tokenizer: PreTrainedTokenizerBase, sequences: Tensor, beam_indices: Tensor | None = None
-    ) -> pd.DataFrame:
-        """The last call, one line per token that went through the model (the last generated one never does).
+    ) -> list[TracedToken]:
+        """The last call, token by token (the last generated one never goes through the model).
 
         Args:
             tokenizer: For the text.
             sequences: (B, S) long, what ``generate()`` returned, or the ids given to a single forward.
             beam_indices: (B, new tokens) long, of beam search (``return_dict_in_generate=True``): beams change rows.
 
-        Returns:
-            Columns ``row``, ``position`` in the row without padding, ``token`` (id), ``text``, ``layers_run``, and
-            one bool column per layer, named 0..L-1.
-
         Raises:
             DlskipError: Nothing was recorded, or ``sequences`` are another call's.
         """
-        per_layer = self.per_layer  # or nothing was recorded
+        if not self.passes:
+            raise DlskipError("nothing ran", where="trace", mend=_MEND)
         passes = self.calls[-1]
         covered, rows = sum(p.ran.shape[1] for p in passes), len(passes[0].ran)
         if sequences.shape[1] > covered + 1 or (beam_indices is None and len(sequences) != rows):
@@ -100,14 +119,31 @@ class Trace:
                 f"sequences of shape {tuple(sequences.shape)}, but {rows} rows of {covered} tokens went last",
                 where="trace", mend="give what the last generate() returned, and its beam_indices for beam search",
             )  # fmt: skip
-        lines: list[list[Any]] = []
+        found: list[TracedToken] = []
         for i, ids in enumerate(sequences.tolist()):
             beams = [i] * len(passes) if beam_indices is None else beam_indices[i].tolist()
             tokens = zip(ids, _of_row(passes, beams), strict=False)
             ran = [(token, runs) for token, runs in tokens if runs is not None]
-            for position, (token, runs) in enumerate(ran):
-                lines.append([i, position, token, tokenizer.decode([token]), sum(runs), *runs])
-        layers = range(len(per_layer))
+            found += [
+                TracedToken(i, position, token, str(tokenizer.decode([token])), tuple(runs))
+                for position, (token, runs) in enumerate(ran)
+            ]
+        return found
+
+    def table(
+        self, tokenizer: PreTrainedTokenizerBase, sequences: Tensor, beam_indices: Tensor | None = None
+    ) -> pd.DataFrame:
+        """``each_token`` as a table (arguments and errors: see there); needs pandas, of ``dlskip[bench]``.
+
+        Returns:
+            Columns ``row``, ``position``, ``token`` (id), ``text``, ``layers_run``, and one bool column per layer,
+            named 0..L-1.
+        """
+        with needs("bench"):
+            import pandas as pd
+        found = self.each_token(tokenizer, sequences, beam_indices)
+        lines = [[*one[:-1], sum(one.ran), *one.ran] for one in found]
+        layers = range(len(self.per_layer))
         return pd.DataFrame(lines, columns=["row", "position", "token", "text", "layers_run", *layers])
 
     def __str__(self) -> str:
