@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from dlskip.data.io import Example
@@ -19,7 +20,7 @@ from dlskip.inference.decode import Decoded
 from dlskip.skip import Policy
 
 ROW = ["method", "backbone", "seed", "setting", "batch", "task", "metric", "value", "skip_ratio", "n"]
-LAYER = ["method", "backbone", "seed", "setting", "batch", "task", "layer", "skip_rate", "skip_std"]
+LAYER = ["method", "backbone", "seed", "setting", "batch", "task", "phase", "layer", "skip_rate", "skip_std"]
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,25 @@ class Records:
                     "layers_run": float(np.mean([int(r.sum()) for r in d.runs])),
                 }
             )  # fmt: skip
-        skipped = np.stack([~d.runs[0].numpy() for d in outcome.decoded]).astype(float)  # (N, L)
-        cell = {"backbone": self.backbone, "seed": self.seed}
-        for layer, (mean, std) in enumerate(zip(skipped.mean(0), skipped.std(0), strict=True)):
-            self.layers.append(key | cell | {"layer": layer, "skip_rate": mean, "skip_std": std})
+        self._layers(key, outcome)
         if definition.kind == "mt" and case.batch == "1":
             self._trace(case, tokenizer, examples, outcome)
+
+    def _layers(self, key: dict[str, Any], outcome: Outcome) -> None:
+        """Rate and spread of each layer's 0/1 skip: over the prompts' decisions, and over all decoded tokens'."""
+        decisions = {
+            "prompt": [d.runs[0] for d in outcome.decoded],
+            "decode": [runs for d in outcome.decoded for runs in d.runs[1:]],
+        }
+        cell = {"backbone": self.backbone, "seed": self.seed}
+        for phase, runs in decisions.items():
+            if not runs:
+                continue
+            skipped = (~torch.stack(runs)).double()  # (decisions, L)
+            spread = skipped.std(0, correction=0)
+            for layer, (mean, std) in enumerate(zip(skipped.mean(0).tolist(), spread.tolist(), strict=True)):
+                values = {"layer": layer, "skip_rate": round(mean, 6), "skip_std": round(std, 6)}
+                self.layers.append(key | cell | {"phase": phase} | values)
 
     def _trace(self, case: Case, tokenizer: PreTrainedTokenizerBase, examples: list[Example], outcome: Outcome) -> None:
         for example, d in list(zip(examples, outcome.decoded, strict=True))[: self.traced]:

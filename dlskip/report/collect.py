@@ -17,7 +17,7 @@ from dlskip.config import Params
 from dlskip.errors import DlskipError
 
 RESULTS = ["method", "backbone", "seed", "setting", "batch", "task", "metric", "value", "skip_ratio", "n"]
-LAYERS = ["method", "backbone", "seed", "setting", "batch", "task", "layer", "skip_rate", "skip_std"]
+LAYERS = ["method", "backbone", "seed", "setting", "batch", "task", "phase", "layer", "skip_rate", "skip_std"]
 CURVES = ["stage", "backbone", "seed", "variant", "step", "metric", "value"]
 PREDICTIONS = ["backbone", "seed", "method", "setting", "batch", "task", "id", "prediction", "gold"]
 # stage -> the directory under artifacts/ that holds its result

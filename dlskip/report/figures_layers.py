@@ -79,7 +79,7 @@ def _rates(view: View, run: Run | None, tasks: Sequence[str]) -> pd.Series:
     """Share of samples that skip each layer in %, mean over tasks and seeds; indexed by layer, empty if not run."""
     if run is None:
         return pd.Series(dtype=float)
-    rows = view.layers
+    rows = view.layers[view.layers["phase"] == "prompt"]
     rows = rows[(rows["method"] == run.method) & (rows["setting"] == run.setting) & (rows["batch"] == run.batch)]
     rows = rows[rows["task"].isin(list(tasks))]
     return 100 * rows.groupby(["task", "layer"])["skip_rate"].mean().groupby("layer").mean().astype(float)

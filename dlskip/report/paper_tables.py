@@ -145,7 +145,8 @@ def variance(views: Sequence[View]) -> Table:
     """Table 3: how much the skipped layers differ between samples."""
     rows: list[list[Any]] = []
     for view in views:
-        spreads = view.layers.groupby(["method", "setting", "batch", "task"])["skip_std"].mean().to_dict()
+        prompts = view.layers[view.layers["phase"] == "prompt"]
+        spreads = prompts.groupby(["method", "setting", "batch", "task"])["skip_std"].mean().to_dict()
         for task in view.tasks:
             ours = [*view.runs("ours", view.headline.ours.batch), view.headline.random]
             row: list[Any] = [view.backbone, short(task), *(spreads.get((*run, task), np.nan) for run in ours)]

@@ -62,3 +62,20 @@ def test_chance_has_its_own_rows_at_the_measured_rate(params: Params, skipping: 
     chance = {key: share for key, share in shares.items() if key[0] == "random"}
     assert {key[1:3] for key in chance} == {("per_sample", "0.5"), ("per_sample", "0.45")}
     assert all(abs(share - shares["ours", *key[1:]]) < 0.3 for key, share in chance.items())
+
+
+def test_layers_are_counted_for_the_prompt_and_for_decoding(params: Params, skipping: Any) -> None:
+    """The mean over layers of a phase's rates is the share that was counted in that phase."""
+    records = evaluated(params, skipping)
+    keys = ("method", "setting", "batch")
+    rates: dict[tuple[str, ...], list[float]] = {}
+    for row in records.layers:
+        rates.setdefault((*(row[k] for k in keys), row["task"], row["phase"]), []).append(row["skip_rate"])
+    assert {key[-1] for key in rates} == {"prompt", "decode"}
+    decoded = {(*(r[k] for k in keys), r["task"]): r["value"] for r in records.rows if r["metric"] == "skip_decode"}
+    for key, share in decoded.items():
+        assert sum(found := rates.get((*key, "decode"), [0.0])) / len(found) == pytest.approx(share, abs=1e-5)
+    for key in decoded:
+        own = [p for p in records.predictions if (*(p[k] for k in keys), p["task"]) == key]
+        skipped = sum(p["skipped"].count("1") for p in own) / (len(own) * len(own[0]["skipped"]))
+        assert sum(rates[*key, "prompt"]) / len(rates[*key, "prompt"]) == pytest.approx(skipped, abs=1e-5)

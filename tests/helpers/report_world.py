@@ -159,8 +159,9 @@ def _evaluation(
                 wave = (np.arange(LAYERS) >= LAYERS - 1 - round(share * LAYERS)).astype(float)
             wave[[0, -1]] = 0
             layers += [
-                key | cell | {"layer": i, "skip_rate": x, "skip_std": float(np.sqrt(x * (1 - x)))}
-                for i, x in enumerate(wave)
+                key | cell | {"phase": phase, "layer": i, "skip_rate": x, "skip_std": float(np.sqrt(x * (1 - x)))}
+                for phase, rates in (("prompt", wave), ("decode", wave[::-1]))
+                for i, x in enumerate(rates)
             ]
             said = {"answer": None, "skipped": "0" * LAYERS, "layers_run": 9.0}
             predictions += [

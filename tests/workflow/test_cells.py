@@ -18,7 +18,7 @@ from dlskip.workflow.cells import gather, pack
 
 REPO = Path(__file__).resolve().parents[2]
 EMPTY = {"rows.csv": "method,backbone,seed,setting,batch,task,metric,value,skip_ratio,n\n",
-         "layers.csv": "method,backbone,seed,setting,batch,task,layer,skip_rate,skip_std\n"}  # fmt: skip
+         "layers.csv": "method,backbone,seed,setting,batch,task,phase,layer,skip_rate,skip_std\n"}  # fmt: skip
 
 
 def grid(seeds: list[int]) -> Params:
