@@ -1,5 +1,6 @@
 # `make repro` and `make test` are all a fresh machine needs; `make help` lists the rest.
 SHELL := /bin/bash
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -16,10 +17,10 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-env: $(STAMP) ## the environment in .venv, from the complete lock
-$(STAMP): requirements.lock
+env: $(STAMP) ## the environment in .venv, from the complete lock; dlskip itself as it stands here
+$(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or newer is needed, found $$($(PYTHON) --version)"; \
 	    echo "  mend: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
@@ -27,6 +28,7 @@ $(STAMP): requirements.lock
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c requirements.lock torch
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements.lock
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 repro: $(STAMP) ## the whole pipeline, raw data to report; JOBS=1 runs one stage at a time
@@ -35,13 +37,21 @@ repro: $(STAMP) ## the whole pipeline, raw data to report; JOBS=1 runs one stage
 	@python -m dlskip.workflow.show
 
 smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (< 3 minutes)
-	@python -m pytest -q -s -n 0 tests/test_workflow.py -k smoke
+	@python -m pytest -q -s -n 0 tests/workflow/test_workflow.py -k smoke
 
-test: $(STAMP) ## lint, types and all tests
+try: $(STAMP) ## watch a trained model skip layers, and how fast it is here (a minute)
+	@dlskip try
+
+check: lint ## lint, types and the fast tests (< 2 minutes)
+	@$(PYTEST) -m 'not slow and not workflow'
+
+test: lint ## lint, types and all tests (< 10 minutes)
+	@$(PYTEST)
+
+lint: $(STAMP)
 	@ruff check .
 	@ruff format --check .
 	@mypy
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist loadfile
 
 recipe: $(STAMP) ## apply recipes/$(R).yaml onto params.yaml, e.g. make recipe R=glue
 	@python -m dlskip.workflow.recipe $(R) $(SET)
@@ -66,4 +76,4 @@ reference: $(STAMP) ## keep this run's report as reports/reference/<recipe>
 clean: ## remove resumable checkpoints and caches (results stay)
 	@rm -rf .resume .jobs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help env repro smoke test recipe report readme reference clean
+.PHONY: help env try check test lint repro smoke recipe report redraw readme reference clean

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # What users call, by the module that has it: imported when first asked for, so that `import dlskip` stays light.
 _PUBLIC = {

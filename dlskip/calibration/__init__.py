@@ -1,8 +1,11 @@
 """The budget dial: which threshold runs a given share of the layers, or loses at most a given quality."""
 
-from dlskip.calibration.choose import Calibration, Measurements, for_budget, for_quality
-from dlskip.calibration.measure import agreement, answers, exact_match, layers_run, measure
-from dlskip.calibration.risk import examples_needed, p_value, upper_bound
+from dlskip.errors import needs
+
+with needs("bench"):  # scipy
+    from dlskip.calibration.choose import Calibration, Measurements, for_budget, for_quality
+    from dlskip.calibration.measure import agreement, answers, exact_match, layers_run, measure
+    from dlskip.calibration.risk import examples_needed, p_value, upper_bound
 
 __all__ = [
     "Calibration", "Measurements", "agreement", "answers", "exact_match", "examples_needed", "for_budget",

@@ -31,10 +31,10 @@ def run(options: Namespace) -> None:
 
     from dlskip.bench.report import words
     from dlskip.bench.run import bench
-    from dlskip.commands.loading import load, read_rows
+    from dlskip.commands.loading import load_model, read_rows
     from dlskip.skip import skipper_of
 
-    model, tokenizer = load(options)
+    model, tokenizer = load_model(options)
     # Its weights are not tuned, which is all the same to the time that its layers take.
     plain = AutoModelForCausalLM.from_pretrained(
         model.name_or_path,

@@ -25,13 +25,13 @@ def run(options: Namespace) -> None:
     from tqdm.auto import tqdm
 
     from dlskip.calibration import agreement, answers, exact_match, layers_run
-    from dlskip.commands.loading import load, read_rows, targets
+    from dlskip.commands.loading import load_model, read_rows, targets
     from dlskip.skip import FullDepth, Threshold
 
     rows = read_rows(options.data, options.rows)
     expected = targets(rows, options.data)
     policies = {"full depth": FullDepth(), **{f"{t:g}": Threshold(t) for t in options.thresholds}}
-    model, tokenizer = load(options)
+    model, tokenizer = load_model(options)
     lines, full = [], None
     for name, policy in tqdm(policies.items(), desc="evaluate", mininterval=2.0):
         found = answers(

@@ -24,14 +24,14 @@ def run(options: Namespace) -> None:
     import numpy as np
 
     from dlskip.calibration import agreement
-    from dlskip.commands.loading import load, read_rows
+    from dlskip.commands.loading import load_model, read_rows
     from dlskip.hub.pretrained import plain
     from dlskip.inference.decode import decode
     from dlskip.inference.export import cut, usage
     from dlskip.skip import skipper_of
 
     prompts = [row.prompt for row in read_rows(options.data, options.rows)]
-    model, tokenizer = load(options)
+    model, tokenizer = load_model(options)
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     limits = {"eos": int(tokenizer.eos_token_id), "pad": int(tokenizer.pad_token_id),
               "max_new_tokens": options.max_new_tokens}  # fmt: skip

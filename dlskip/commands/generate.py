@@ -30,7 +30,7 @@ def run(options: Namespace) -> None:
     from transformers import TextStreamer
 
     import dlskip
-    from dlskip.commands.loading import load
+    from dlskip.commands.loading import load_model
     from dlskip.inference.speculative import speculate
 
     prompt = sys.stdin.read().rstrip("\n") if options.prompt is None else options.prompt
@@ -40,7 +40,7 @@ def run(options: Namespace) -> None:
         raise DlskipError("nothing would be drafted", where="--lossless --full-depth", mend="leave one of them out")
     if options.temperature <= 0:
         raise DlskipError("must be above 0", where="--temperature", mend="leave --sample out: the likeliest tokens")
-    model, tokenizer = load(options)
+    model, tokenizer = load_model(options)
     inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
     torch.manual_seed(options.seed)
     if options.lossless:

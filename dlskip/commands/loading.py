@@ -23,7 +23,7 @@ class Row(BaseModel):
     target: str | None = None
 
 
-def load(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
+def load_model(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
     """The skipping model and its backbone's tokenizer, padding on the left.
 
     Raises:

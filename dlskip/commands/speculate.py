@@ -24,10 +24,10 @@ def add(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Runs it."""
     from dlskip.bench.lossless import compare, write
-    from dlskip.commands.loading import load, read_rows
+    from dlskip.commands.loading import load_model, read_rows
 
     rows = [(path, row) for path in options.data for row in read_rows(path, options.rows)]
-    model, tokenizer = load(options)
+    model, tokenizer = load_model(options)
     prompts = [(path.parent.name or path.stem, tokenizer(row.prompt)["input_ids"]) for path, row in rows]
     found = compare(
         model, prompts, tokens=options.max_new_tokens, drafts=options.draft_tokens,

@@ -1,20 +1,18 @@
 """Skipping models in EleutherAI's lm-evaluation-harness (the optional package ``lm_eval``): model type ``dlskip``.
 
-The harness looks for models in its own package only, so its command line is called through this module, with the same
-arguments: ``python -m dlskip.evaluation.harness --model dlskip --model_args pretrained=FOLDER,threshold=0.4 ...``. In
-Python, ``import dlskip.evaluation.harness`` comes before ``lm_eval.simple_evaluate(model="dlskip", ...)``.
+The harness looks for models in its own package only, so its command line is called through ours, with the same
+arguments: ``dlskip harness --model dlskip --model_args pretrained=FOLDER,threshold=0.4 ...``. In Python,
+``import dlskip.evaluation.harness`` comes before ``lm_eval.simple_evaluate(model="dlskip", ...)``.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
-from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
 from tqdm.auto import tqdm
@@ -142,12 +140,5 @@ class SkipLM(HFLM):
         return {**super().get_model_info(), "threshold": threshold, "layers_run": share}
 
 
-# By name and once: `python -m` runs this module as `__main__`, whose class of the same name would be another one.
 if "dlskip" not in model_registry:
     model_registry.register("dlskip", target="dlskip.evaluation.harness:SkipLM")
-
-if __name__ == "__main__":
-    try:
-        cli_evaluate()
-    except DlskipError as error:
-        sys.exit(f"error: {error}")

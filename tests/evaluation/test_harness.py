@@ -164,9 +164,7 @@ def test_the_command_line_knows_the_model_type(tmp_path: Path, tasks: Path, skip
     made, out = publish(tmp_path, skipping), tmp_path / "out"
     arguments = ["--model", "dlskip", "--model_args", f"pretrained={made.artifact},threshold=1", "--device", "cpu"]
     arguments += ["--tasks", "local_choice", "--include_path", str(tasks), "--output_path", str(out)]
-    ran = subprocess.run(
-        [sys.executable, "-m", "dlskip.evaluation.harness", *arguments], capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, "-m", "dlskip", "harness", *arguments], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-3000:]
     [written] = out.rglob("results_*.json")
     found = json.loads(written.read_text())

