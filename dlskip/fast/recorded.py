@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dlskip.fast.block import FastBlock, Span
 from dlskip.fast.slots import Slots
-from dlskip.skip import Policy, Sample, Skipper
+from dlskip.skip import Policy, Sampled, Skipper
 from dlskip.skip.passes import Pass
 from dlskip.skip.selection import Selection
 
@@ -267,7 +267,7 @@ class StepsByBatch:
 
     def of(self, batch: int, tokens: int, policy: Policy) -> Steps | None:
         """The steps for B rows of up to ``tokens`` tokens; None for too many, and for a policy that keeps states."""
-        if self.skipper is None or batch > MOST or isinstance(policy, Sample):
+        if self.skipper is None or batch > MOST or isinstance(policy, Sampled):
             return None
         steps = self._made.get(batch)
         if steps is None or steps.slots.capacity < tokens:

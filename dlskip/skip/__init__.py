@@ -2,9 +2,9 @@
 
 from dlskip.skip.model import Skipper, attach, skipper_of
 from dlskip.skip.passes import Deciders
-from dlskip.skip.policy import Forced, FullDepth, Policy, RandomSkip, Sample, Strategy, Threshold
+from dlskip.skip.policy import Forced, FullDepth, Policy, RandomSkip, Sampled, Strategy, Threshold
 
 __all__ = [
-    "Deciders", "Forced", "FullDepth", "Policy", "RandomSkip", "Sample", "Skipper", "Strategy", "Threshold",
+    "Deciders", "Forced", "FullDepth", "Policy", "RandomSkip", "Sampled", "Skipper", "Strategy", "Threshold",
     "attach", "skipper_of",
 ]  # fmt: skip

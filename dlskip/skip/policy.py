@@ -161,7 +161,7 @@ class Strategy:
     count_skipped: bool = False
 
 
-class Sample(Policy):
+class Sampled(Policy):
     """Samples actions from the controllers, and remembers the trajectory for the policy gradient (§3.2).
 
     After a pass, lists with one entry per free layer hold: ``states`` (N, D) that the controllers read (detached),

@@ -13,7 +13,7 @@ from dlskip.config import RL, Mixer, Params
 from dlskip.data.batches import Batch
 from dlskip.inference.scoring import target_logits
 from dlskip.models import artifact, tuning
-from dlskip.skip import Sample, skipper_of
+from dlskip.skip import Sampled, skipper_of
 from dlskip.steps.reinforce import Trajectories, collapse_alarms, drawn_prices, draws, held_out
 from dlskip.training.loop import Metrics, Step
 from dlskip.training.stage import TrainingStage
@@ -63,7 +63,7 @@ class Mix(Step):
 
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
         repeated = batch.repeat(self.config.rollouts)
-        policy = Sample(draws(), price=drawn_prices(self.skipper, repeated, self.config.rollouts))
+        policy = Sampled(draws(), price=drawn_prices(self.skipper, repeated, self.config.rollouts))
         with self.skipper.using(policy, repeated.deciders):
             ce = F.cross_entropy(target_logits(self.model, repeated), repeated.targets, reduction="none")
         rolled = Trajectories(policy, ce, repeated, self.rl, self.config.rollouts)

@@ -17,7 +17,7 @@ from dlskip.config import RL, Params
 from dlskip.data.batches import Batch
 from dlskip.inference.scoring import target_logits
 from dlskip.models import artifact
-from dlskip.skip import Sample, Skipper, Strategy, Threshold, skipper_of
+from dlskip.skip import Sampled, Skipper, Strategy, Threshold, skipper_of
 from dlskip.training.loop import Metrics, Step, total_steps
 from dlskip.training.losses import action_log_prob, cross_entropy, entropy, leave_one_out, reinforce, reward
 from dlskip.training.stage import TrainingStage
@@ -77,7 +77,7 @@ class Trajectories:
         copies: K.
     """
 
-    def __init__(self, policy: Sample, ce: Tensor, batch: Batch, config: RL, copies: int) -> None:
+    def __init__(self, policy: Sampled, ce: Tensor, batch: Batch, config: RL, copies: int) -> None:
         self.policy, self.batch, self.config, self.copies = policy, batch, config, copies
         self.price = policy.price
         self.skipped = torch.stack(policy.skipped, dim=1)
@@ -162,7 +162,7 @@ class Reinforce(Step):
         copies = self.config.rollouts
         repeated = batch.repeat(copies)
         price = drawn_prices(self.skipper, repeated, copies)
-        policy = Sample(draws(), strategy_at(self.config, progress), price=price)
+        policy = Sampled(draws(), strategy_at(self.config, progress), price=price)
         with torch.no_grad(), self.skipper.using(policy, repeated.deciders):
             ce = F.cross_entropy(target_logits(self.model, repeated), repeated.targets, reduction="none")
         rolled = Trajectories(policy, ce, repeated, self.config, copies)
@@ -202,7 +202,7 @@ def held_out(model: nn.Module, batch: Batch) -> Metrics:
     result: Metrics = {}
     with skipper.full_depth():
         result["ce_full"] = cross_entropy(target_logits(model, batch), batch.targets, batch.weight)
-    for name, policy in (("sampled", Sample(torch.Generator().manual_seed(0))), ("threshold", Threshold(0.5))):
+    for name, policy in (("sampled", Sampled(torch.Generator().manual_seed(0))), ("threshold", Threshold(0.5))):
         with skipper.using(policy, batch.deciders):
             result[f"ce_{name}"] = cross_entropy(target_logits(model, batch), batch.targets, batch.weight)
         assert skipper.last is not None

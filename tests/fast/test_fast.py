@@ -21,7 +21,7 @@ from dlskip.fast import accelerate
 from dlskip.fast.compiled import compiled
 from dlskip.fast.stack import FastStack
 from dlskip.models.tiny import FAMILIES
-from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sample, Strategy, Threshold, skipper_of
+from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sampled, Strategy, Threshold, skipper_of
 from dlskip.skip.cache import GrowingLayer
 from dlskip.skip.stack import find_layers, find_stack
 
@@ -142,7 +142,7 @@ def test_what_it_does_not_know_takes_the_eager_path(skipping: Any) -> None:
     decoded(fast, FullDepth(), [[5, 6, 7]], new=2)
     assert len(heard) == 2
     hook.remove()
-    policies = (Sample(torch.Generator().manual_seed(1), Strategy(0.9, 0.2, 2)) for _ in range(2))
+    policies = (Sampled(torch.Generator().manual_seed(1), Strategy(0.9, 0.2, 2)) for _ in range(2))
     a, b = (decoded(m, p, [[5, 6, 7]])[0] for m, p in zip((eager, fast), policies, strict=True))
     assert torch.equal(a, b)
     fast.requires_grad_(True)

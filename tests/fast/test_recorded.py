@@ -17,7 +17,7 @@ from dlskip.data.batches import left_pad
 from dlskip.fast import accelerate
 from dlskip.fast.recorded import Steps
 from dlskip.inference.speculative import speculate
-from dlskip.skip import FullDepth, Sample, Threshold, skipper_of
+from dlskip.skip import FullDepth, Sampled, Threshold, skipper_of
 from dlskip.skip.stack import find_layers
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -174,7 +174,7 @@ def test_a_copy_records_its_own(skipping: Any) -> None:
 def test_states_are_for_the_loop_alone(skipping: Any, steps: list[int]) -> None:
     """A policy that collects states would find them overwritten."""
     _, fast = both(skipping)
-    decoded(fast, Sample(torch.Generator().manual_seed(1)), prompts_of([3]))
+    decoded(fast, Sampled(torch.Generator().manual_seed(1)), prompts_of([3]))
     assert not steps
     decoded(fast, FullDepth(), prompts_of([3]))
     assert steps

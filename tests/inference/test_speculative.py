@@ -17,7 +17,7 @@ from dlskip.data.batches import left_pad
 from dlskip.errors import DlskipError
 from dlskip.inference.speculative import Speculated, accept_greedy, accept_sampled, speculate
 from dlskip.models.tiny import FAMILIES, tiny
-from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sample, Threshold
+from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sampled, Threshold
 from dlskip.skip.stack import find_stack
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16], [17]]
@@ -27,7 +27,7 @@ POLICIES = {
     "seldom": lambda: Threshold(0.9),
     "majority": lambda: Threshold(0.7, "majority"),
     "random": lambda: RandomSkip(0.2, seed=3),
-    "sampled": lambda: Sample(torch.Generator().manual_seed(3)),
+    "sampled": lambda: Sampled(torch.Generator().manual_seed(3)),
     "forced": lambda: Forced(SOME),
     "full": FullDepth,
 }

@@ -18,7 +18,7 @@ from dlskip.errors import DlskipError
 from dlskip.inference.scoring import target_logits
 from dlskip.models import tuning
 from dlskip.models.tiny import FAMILIES, tiny
-from dlskip.skip import Forced, Sample, Skipper, Strategy, Threshold, attach, skipper_of
+from dlskip.skip import Forced, Sampled, Skipper, Strategy, Threshold, attach, skipper_of
 from dlskip.skip.stack import find_layers, find_stack, output_logits
 
 FOUR = ("llama", "gpt2", "opt", "falcon")
@@ -207,7 +207,7 @@ def test_decisions_of_teacher_forcing_are_those_of_decoding(
     model, skipper = skipping(family, reads=reads)
     batch, rows = ragged((5, 4), (2, 3)), examples((5, 4), (2, 3))
     strategy = Strategy(tau=0.8, t=0.4, m=1) if policy == "strategy" else None
-    chosen = Threshold(0.5) if policy == "threshold" else Sample(torch.Generator().manual_seed(0), strategy)
+    chosen = Threshold(0.5) if policy == "threshold" else Sampled(torch.Generator().manual_seed(0), strategy)
     with torch.no_grad(), skipper.using(chosen, batch.deciders):
         forced = target_logits(model, batch)
     runs = skipper.last.run_matrix()

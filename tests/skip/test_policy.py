@@ -12,7 +12,7 @@ from torch import Tensor
 from dlskip.config import RL
 from dlskip.data.batches import left_pad
 from dlskip.errors import DlskipError
-from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sample, Strategy, Threshold
+from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sampled, Strategy, Threshold
 from dlskip.skip.passes import Pass
 from dlskip.steps.reinforce import strategy_at
 
@@ -37,7 +37,7 @@ def decide(policy: Policy, logits: Tensor) -> list[bool]:
         Threshold(0.0),
         Threshold(0.0, "majority"),
         RandomSkip(1.0),
-        Sample(torch.Generator(), Strategy(-1, 1.0, 1, True)),
+        Sampled(torch.Generator(), Strategy(-1, 1.0, 1, True)),
     ],
     ids=lambda p: type(p).__name__,
 )
@@ -51,7 +51,7 @@ def test_the_first_and_the_last_layer_are_never_skipped(policy: Policy, reads: s
         model(**PROMPTS)
         runs = skipper.last.run_matrix()
     assert runs[:, 0].all() and runs[:, -1].all()
-    free = runs[:, 1:-1] if not isinstance(policy, Sample) else runs[:, 1:-1][:, 1:]
+    free = runs[:, 1:-1] if not isinstance(policy, Sampled) else runs[:, 1:-1][:, 1:]
     assert not free.any()
     with pytest.raises(DlskipError, match="never skipped"):
         Forced(torch.tensor([False, True, True]))
@@ -146,7 +146,7 @@ def test_chance_repeats_with_its_seed_only() -> None:
 
 def test_sampling_follows_the_controllers_probability() -> None:
     logits = torch.tensor([-2.0, 0.0, 1.5]).repeat_interleave(4000)
-    policy = begun(Sample(torch.Generator().manual_seed(0)), len(logits))
+    policy = begun(Sampled(torch.Generator().manual_seed(0)), len(logits))
     run = policy.decide(1, logits, torch.zeros(len(logits), 1))
     rate = 1 - run.view(3, 4000).float().mean(dim=1)
     torch.testing.assert_close(rate, torch.sigmoid(torch.tensor([-2.0, 0.0, 1.5])), atol=0.03, rtol=0)
@@ -154,10 +154,10 @@ def test_sampling_follows_the_controllers_probability() -> None:
 
 
 class Path:
-    """Feeds a ``Sample`` chosen similarities and reads back the bonus of each layer."""
+    """Feeds a ``Sampled`` chosen similarities and reads back the bonus of each layer."""
 
     def __init__(self, strategy: Strategy, logit: float = -1e9) -> None:
-        self.policy, self.logit = begun(Sample(torch.Generator().manual_seed(0), strategy), 1, 8), logit
+        self.policy, self.logit = begun(Sampled(torch.Generator().manual_seed(0), strategy), 1, 8), logit
 
     def bonuses(self, cosines: list[float], ran: list[bool] | None = None) -> list[float]:
         for layer, cosine in enumerate(cosines):
@@ -196,7 +196,7 @@ def test_the_raised_probability_is_clipped() -> None:
 
 
 def test_m_zero_switches_the_strategy_off() -> None:
-    policy = Sample(torch.Generator(), Strategy(tau=0.9, t=0.25, m=0))
+    policy = Sampled(torch.Generator(), Strategy(tau=0.9, t=0.25, m=0))
     assert policy.strategy is None and not policy.uses_similarity
 
 
@@ -213,7 +213,7 @@ def test_similarity_is_measured_on_the_deciding_token(skipping: Any) -> None:
     """Recomputed from the hidden states: the streak counts layers whose output resembles their input."""
     model, skipper = skipping()
     strategy = Strategy(tau=0.6, t=0.25, m=1)
-    policy = Sample(torch.Generator().manual_seed(0), strategy)
+    policy = Sampled(torch.Generator().manual_seed(0), strategy)
     with torch.no_grad(), skipper.using(policy):
         states = model(**PROMPTS, output_hidden_states=True).hidden_states
     runs = skipper.last.run_matrix()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dlskip.config import Mixer
 from dlskip.data.batches import Batch
 from dlskip.inference.scoring import target_logits
-from dlskip.skip import Sample, Skipper, Strategy
+from dlskip.skip import Sampled, Skipper, Strategy
 from dlskip.steps.mixer import Mix
 from dlskip.steps.reinforce import Reinforce, Trajectories, collapse_alarms, grouped, policy_logits
 from dlskip.training.losses import action_log_prob, entropy, leave_one_out, reinforce, reward
@@ -24,7 +24,7 @@ LAYERS = 4  # two of them free: four masks per deciding token
 RAISED = Strategy(tau=-1.0, t=0.2, m=1)  # every layer that runs is similar
 
 
-class Fixed(Sample):
+class Fixed(Sampled):
     """Takes given actions (N, A), True = skip, and records them as sampling would."""
 
     def __init__(self, actions: Tensor, strategy: Strategy | None = None) -> None:
@@ -184,7 +184,7 @@ def test_masks_are_drawn_from_the_policy(
     """Frequencies of the four masks of one prompt over many rollouts, against their enumerated probabilities."""
     model, skipper = small
     batch = ragged((3, 1))
-    policy = Sample(torch.Generator().manual_seed(0), strategy)
+    policy = Sampled(torch.Generator().manual_seed(0), strategy)
     many = batch.repeat(4000)
     with torch.no_grad(), skipper.using(policy, many.deciders):
         target_logits(model, many)
