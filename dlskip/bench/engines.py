@@ -16,8 +16,8 @@ from dlskip.inference.export import cut
 from dlskip.skip import FullDepth, Policy, Threshold, attach, skipper_of
 
 Kind = Literal["plain", "full", "random", "alike", "cut", "learned", "exit", "compiled"]
-PLAIN, FULL, SMALLEST = "plain", "full", "cut to 2"  # the engines that all others are compared with
-FULL_COMPILED, SMALLEST_COMPILED = "full, compiled", "cut to 3, compiled"  # and what compiled ones are compared with
+PLAIN, WHOLE, SMALLEST = "plain", "full", "cut to 2"  # the engines that all others are compared with
+WHOLE_COMPILED, SMALLEST_COMPILED = "full, compiled", "cut to 3, compiled"  # and what compiled ones are compared with
 POOL = 61  # masks drawn beforehand: a prime, so that they fall on other tokens in every turn
 
 
@@ -131,7 +131,7 @@ def engines(
         return Engine(f"{name}, compiled", "compiled", model, context=lambda: compiled(policy))
 
     def without(skipped: int, name: str, share: float | None = None) -> Engine:
-        return Engine(name, "cut", cut(plain, evenly(layers, skipped)), share, skipped / layers)
+        return Engine(name, "cut", cut(plain, evenly_spaced_kept(layers, skipped)), share, skipped / layers)
 
     def small() -> Engine:
         # As few as can be wrapped; a copy, since the cut model's layers are the plain one's own.
@@ -141,7 +141,7 @@ def engines(
         accelerate(kept.requires_grad_(False).eval(), compile=True)
         return Engine(SMALLEST_COMPILED, "compiled", kept, cut_out=1 - 3 / layers)
 
-    found = [Engine(PLAIN, "plain", plain, cut_out=0.0), under(FullDepth(), FULL, "full")]
+    found = [Engine(PLAIN, "plain", plain, cut_out=0.0), under(FullDepth(), WHOLE, "full")]
     for share in shares:
         found.append(under(Exactly(share), f"random {share:g}", "random", share))
         if batch > 1:
@@ -150,7 +150,7 @@ def engines(
     found += [under(Threshold(t), f"learned {t:g}", "learned") for t in thresholds]
     found.append(without(layers - 2, SMALLEST))
     if compile and (batch == 1 or model.device.type == "cuda"):
-        found.append(through(FullDepth(), FULL))
+        found.append(through(FullDepth(), WHOLE))
         found += [through(Exactly(share), f"random {share:g}") for share in shares]
         if batch > 1:
             found += [through(Exactly(share, "majority"), f"random {share:g}, alike") for share in shares]
@@ -161,7 +161,7 @@ def engines(
     return found
 
 
-def evenly(layers: int, skipped: int) -> list[int]:
+def evenly_spaced_kept(layers: int, skipped: int) -> list[int]:
     """The layers that remain when ``skipped`` of the free ones are left out, evenly spread."""
     gone = {1 + (i * (layers - 2)) // skipped for i in range(skipped)} if skipped else set()
     return [i for i in range(layers) if i not in gone]

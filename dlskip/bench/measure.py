@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Sample:
+class Timings:
     """One engine's seconds, an entry per turn, and the share of layer applications that it left out in each."""
 
     kind: Kind
@@ -40,9 +40,9 @@ class Sample:
         return 1e3 * float(low), 1e3 * float(high)
 
 
-def measure(
+def time_engines(
     engines: Sequence[Engine], prompts: Sequence[list[int]], *, pad: int, tokens: int, repeats: int
-) -> dict[str, Sample]:
+) -> dict[str, Timings]:
     """Times prefill (one new token) and decoding (the time that ``tokens`` more take, per token).
 
     Args:
@@ -52,24 +52,24 @@ def measure(
         tokens: New tokens after the first, whatever they are: every engine does the same number of steps.
         repeats: Turns; one more comes first, to warm up.
     """
-    found = {engine.name: Sample(engine.kind, engine.share) for engine in engines}
+    found = {engine.name: Timings(engine.kind, engine.share) for engine in engines}
     for turn in tqdm(range(repeats + 1), desc=f"batch {len(prompts)}", leave=False):
         for engine in engines:
             device = next(engine.model.parameters()).device
             inputs = {k: v.to(device) for k, v in left_pad(prompts, pad).items()}
-            sample = found[engine.name]
+            taken = found[engine.name]
             reset_peak()
             _seconds(engine, inputs, 1, pad)  # the weights come back into the processor's caches after other models
             first, before = _seconds(engine, inputs, 1, pad)
             whole, after = _seconds(engine, inputs, 1 + tokens, pad)
             if turn:
-                sample.prefill.append(first)
-                sample.decode.append((whole - first) / tokens)
-                sample.peak_mb = max(sample.peak_mb or 0.0, peak_mb() or 0.0) or None
+                taken.prefill.append(first)
+                taken.decode.append((whole - first) / tokens)
+                taken.peak_mb = max(taken.peak_mb or 0.0, peak_mb() or 0.0) or None
             if engine.cut_out is not None:
-                sample.skipped = dict.fromkeys(("prefill", "decode"), engine.cut_out)
+                taken.skipped = dict.fromkeys(("prefill", "decode"), engine.cut_out)
             elif engine.wrapped:
-                sample.skipped = {"prefill": _share(before), "decode": _share(after - before)}
+                taken.skipped = {"prefill": _share(before), "decode": _share(after - before)}
     return found
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from dlskip.bench.engines import FULL, FULL_COMPILED, PLAIN, SMALLEST, SMALLEST_COMPILED
-from dlskip.bench.measure import Sample
+from dlskip.bench.engines import PLAIN, SMALLEST, SMALLEST_COMPILED, WHOLE, WHOLE_COMPILED
+from dlskip.bench.measure import Timings
 from dlskip.bench.rows import Costs, expected
 from dlskip.report import style
 
@@ -30,7 +30,7 @@ _BOUND: dict[str, Any] = {"color": style.RANDOM, "linewidth": 1.2, "linestyle": 
 
 
 def rows(
-    samples: Mapping[str, Sample], batch: int, layers: int, costs: Costs | None = None
+    timings: Mapping[str, Timings], batch: int, layers: int, costs: Costs | None = None
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One batch size as tidy rows, one per engine and phase.
 
@@ -43,39 +43,39 @@ def rows(
     differ: what is possible if a layer that n of them run costs what it takes for a batch of n (``costs``).
     """
     found = []
-    cuts = {sample.share: sample for sample in samples.values() if sample.kind == "cut"}
+    cuts = {timed.share: timed for timed in timings.values() if timed.kind == "cut"}
     for phase in PHASES:
-        plain, full, small = (samples[name].ms(phase) for name in (PLAIN, FULL, SMALLEST))
+        plain, full, small = (timings[name].ms(phase) for name in (PLAIN, WHOLE, SMALLEST))
         bare_layer, compiled, compiled_layer = (plain - small) / (layers - 2), full, 0.0
-        if FULL_COMPILED in samples:
-            compiled = samples[FULL_COMPILED].ms(phase)
-            compiled_layer = (compiled - samples[SMALLEST_COMPILED].ms(phase)) / (layers - 3)
-        for name, sample in samples.items():
-            ms, bare = sample.ms(phase), sample.kind in ("plain", "cut", "exit")
-            whole = plain if bare else compiled if sample.kind == "compiled" else full
-            low, high = sample.spread(phase)
+        if WHOLE_COMPILED in timings:
+            compiled = timings[WHOLE_COMPILED].ms(phase)
+            compiled_layer = (compiled - timings[SMALLEST_COMPILED].ms(phase)) / (layers - 3)
+        for name, timed in timings.items():
+            ms, bare = timed.ms(phase), timed.kind in ("plain", "cut", "exit")
+            whole = plain if bare else compiled if timed.kind == "compiled" else full
+            low, high = timed.spread(phase)
             row: dict[str, Any] = {
-                "batch": batch, "phase": phase, "engine": name, "kind": sample.kind,
-                "skipped": sample.skipped.get(phase), "ms": ms, "ms_low": low, "ms_high": high,
-                "speedup": whole / ms, "against_plain": plain / ms, "peak_mb": sample.peak_mb,
+                "batch": batch, "phase": phase, "engine": name, "kind": timed.kind,
+                "skipped": timed.skipped.get(phase), "ms": ms, "ms_low": low, "ms_high": high,
+                "speedup": whole / ms, "against_plain": plain / ms, "peak_mb": timed.peak_mb,
             }  # fmt: skip
             if row["skipped"] is not None:
-                own = (compiled, compiled_layer) if sample.kind == "compiled" else (plain, bare_layer)
+                own = (compiled, compiled_layer) if timed.kind == "compiled" else (plain, bare_layer)
                 row["ideal"] = own[0] / (own[0] - row["skipped"] * layers * own[1])
                 row["efficiency"] = row["speedup"] / row["ideal"]
-            if sample.kind == "random" and costs is not None and row["skipped"] is not None:
+            if timed.kind == "random" and costs is not None and row["skipped"] is not None:
                 known, free = costs[phase], layers - 2
                 saved = known[batch] - expected(known, batch, min(1.0, row["skipped"] * layers / free))
                 row["bound"] = plain / (plain - free * saved)
-            if sample.kind in ("random", "alike"):
-                row["against_cut"] = cuts[sample.share].ms(phase) / ms
+            if timed.kind in ("random", "alike"):
+                row["against_cut"] = cuts[timed.share].ms(phase) / ms
             found.append(row)
     return found
 
 
 def overheads(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Time of the wrapped model at full depth over the plain backbone's, less 1, by batch and phase."""
-    full = table[table["engine"] == FULL]
+    full = table[table["engine"] == WHOLE]
     found: dict[str, dict[str, float]] = {}
     for row in full.to_dict("records"):
         found.setdefault(str(row["batch"]), {})[str(row["phase"])] = float(1 / row["against_plain"] - 1)
@@ -87,7 +87,7 @@ def words(table: pd.DataFrame) -> list[str]:
     said = []
     for batch, phase in dict.fromkeys(zip(table["batch"].tolist(), table["phase"].tolist(), strict=True)):
         part = table[(table["batch"] == batch) & (table["phase"] == phase)]
-        over = float(1 / part.loc[part["engine"] == FULL, "against_plain"].iloc[0] - 1)
+        over = float(1 / part.loc[part["engine"] == WHOLE, "against_plain"].iloc[0] - 1)
         masks = part[part["kind"].isin(["random", "alike", "learned"]) & (part["skipped"] > 0)]
         lost = masks[masks["speedup"] < 1]
         text = f"{PHASES[phase]}, batch {batch}: wrapping alone costs {100 * over:+.1f} %"
@@ -108,13 +108,13 @@ def words(table: pd.DataFrame) -> list[str]:
 
 
 def write(
-    table: pd.DataFrame, samples: Mapping[int, Mapping[str, Sample]], about: Mapping[str, Any], out: Path
+    table: pd.DataFrame, timings: Mapping[int, Mapping[str, Timings]], about: Mapping[str, Any], out: Path
 ) -> None:
     """Writes ``bench.json``, ``bench.csv``, ``bench.md``, ``bench.png`` and ``bench.svg`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     turns = {
         str(batch): {name: {"prefill": s.prefill, "decode": s.decode} for name, s in by_name.items()}
-        for batch, by_name in samples.items()
+        for batch, by_name in timings.items()
     }
     clean = table.astype(object).where(table.notna(), None)
     document = {"about": dict(about), "overhead": overheads(table), "words": words(table),

@@ -14,7 +14,7 @@ import dlskip
 from dlskip import provenance
 from dlskip.bench import report, waits
 from dlskip.bench.engines import SMALLEST, Engine, engines
-from dlskip.bench.measure import Sample, measure
+from dlskip.bench.measure import Timings, time_engines
 from dlskip.bench.rows import layer_costs
 from dlskip.errors import DlskipError
 from dlskip.skip import skipper_of
@@ -36,7 +36,7 @@ def bench(
     pad: int,
     exit_at: int | None = None,
     compile: bool = False,
-    trace: bool = False,
+    profile: bool = False,
     about: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Times every engine at every batch size and writes the report; returns its rows.
@@ -52,45 +52,45 @@ def bench(
         pad: Padding id.
         exit_at: Layers of the early-exit drafter.
         compile: Time compiled code too.
-        trace: Profile decoding steps of the first batch size on CUDA too (see ``dlskip.bench.waits``).
+        profile: Profile decoding steps of the first batch size on CUDA too (see ``dlskip.bench.waits``).
         about: What stands in the report's head beside what is measured here.
 
     Raises:
-        DlskipError: There is no prompt, or nothing to trace as the model is not on CUDA.
+        DlskipError: There is no prompt, or nothing to profile as the model is not on CUDA.
     """
     if not prompts:
         raise DlskipError("no prompt", where="bench")
-    if trace:
+    if profile:
         waits.check(model)
     began, layers = time.time(), skipper_of(model).num_layers
-    samples: dict[int, dict[str, Sample]] = {}
+    timings: dict[int, dict[str, Timings]] = {}
     rows: list[dict[str, Any]] = []
     for batch in batches:
         chosen = [prompts[i % len(prompts)] for i in range(batch)]
         todo = engines(plain, model, shares, thresholds, batch, exit_at=exit_at, compile=compile)
-        samples[batch] = measure(todo, chosen, pad=pad, tokens=tokens, repeats=repeats)
+        timings[batch] = time_engines(todo, chosen, pad=pad, tokens=tokens, repeats=repeats)
         costs = None
         if batch > 1:
             small = next(engine.model for engine in todo if engine.name == SMALLEST)
             costs = layer_costs(plain, small, chosen, pad)
-        rows += report.rows(samples[batch], batch, layers, costs)
+        rows += report.rows(timings[batch], batch, layers, costs)
         known = (about or {}) | {
             "model": type(model).__name__, "layers": layers, "dtype": str(model.dtype).removeprefix("torch."),
             "device": provenance.device_name(model.device.type), "threads": torch.get_num_threads(), "tokens": tokens,
             "prompt tokens": sorted({len(p) for p in prompts}), "turns": repeats, "torch": torch.__version__,
             "dlskip": dlskip.__version__, "seconds": round(time.time() - began),
         }  # fmt: skip
-        report.write(pd.DataFrame(rows), samples, known, out)  # what is there, should a later batch fail
-        if trace and batch == batches[0]:
-            traced = [engine for engine in todo if engine.wrapped and engine.cut_out is None]
-            seen = [_traced(engine, batch, samples[batch][engine.name], chosen, pad) for engine in traced]
+        report.write(pd.DataFrame(rows), timings, known, out)  # what is there, should a later batch fail
+        if profile and batch == batches[0]:
+            chosen_engines = [engine for engine in todo if engine.wrapped and engine.cut_out is None]
+            seen = [_profiled(engine, batch, timings[batch][engine.name], chosen, pad) for engine in chosen_engines]
             waits.write(seen, known, out)
     return pd.DataFrame(rows)
 
 
-def _traced(
-    engine: Engine, batch: int, sample: Sample, prompts: Sequence[list[int]], pad: int
-) -> tuple[waits.Waits, waits.Trace]:  # fmt: skip
+def _profiled(
+    engine: Engine, batch: int, timed: Timings, prompts: Sequence[list[int]], pad: int
+) -> tuple[waits.Waits, waits.Profile]:  # fmt: skip
     with engine.context():
-        trace = waits.steps(engine.model, prompts, pad, STEPS)
-    return waits.summed(engine.name, batch, sample.skipped["decode"], trace), trace
+        profile = waits.profile_steps(engine.model, prompts, pad, STEPS)
+    return waits.summed(engine.name, batch, timed.skipped["decode"], profile), profile

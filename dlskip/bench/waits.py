@@ -52,7 +52,7 @@ class Waits:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Profile:
     """What a profiler saw, in ms from the first step's begin."""
 
     steps: list[Span]
@@ -61,7 +61,7 @@ class Trace:
     launches: list[Span]
 
 
-def steps(model: Any, prompts: Sequence[list[int]], pad: int, tokens: int, *, warm: int = 3) -> Trace:
+def profile_steps(model: Any, prompts: Sequence[list[int]], pad: int, tokens: int, *, warm: int = 3) -> Profile:
     """Profiles greedy decoding steps of the bare model, whose next tokens never leave the device.
 
     Args:
@@ -100,17 +100,17 @@ def check(model: Any) -> None:
         raise DlskipError("only CUDA has a host that waits", where="--waits", mend="--device cuda, or leave it out")
 
 
-def summed(engine: str, batch: int, skipped: float, trace: Trace) -> Waits:
-    """Averages a trace over its steps."""
-    count = len(trace.steps)
-    began, ended = trace.steps[0][0], max(trace.steps[-1][1], max(end for _, end in trace.device))
-    decisions = trace.waits[FOR_DECISION]
+def summed(engine: str, batch: int, skipped: float, profile: Profile) -> Waits:
+    """Averages a profile over its steps."""
+    count = len(profile.steps)
+    began, ended = profile.steps[0][0], max(profile.steps[-1][1], max(end for _, end in profile.device))
+    decisions = profile.waits[FOR_DECISION]
     waited = sum(b - a for a, b in decisions)
-    others = [x for name, spans in trace.waits.items() if name != FOR_DECISION for x in spans]
+    others = [x for name, spans in profile.waits.items() if name != FOR_DECISION for x in spans]
     return Waits(
-        engine, batch, skipped, (ended - began) / count, covered([(began, ended)], trace.device) / count,
-        len(decisions) / count, waited / count, (waited - covered(decisions, trace.device)) / count,
-        sum(began <= a and b <= trace.steps[-1][1] for a, b in others) / count, len(trace.launches) / count,
+        engine, batch, skipped, (ended - began) / count, covered([(began, ended)], profile.device) / count,
+        len(decisions) / count, waited / count, (waited - covered(decisions, profile.device)) / count,
+        sum(began <= a and b <= profile.steps[-1][1] for a, b in others) / count, len(profile.launches) / count,
     )  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def covered(spans: Sequence[Span], others: Sequence[Span]) -> float:
     return sum(max(0.0, min(b, d) - max(a, c)) for a, b in spans for c, d in union)
 
 
-def write(found: Sequence[tuple[Waits, Trace]], about: Mapping[str, Any], out: Path) -> None:
+def write(found: Sequence[tuple[Waits, Profile]], about: Mapping[str, Any], out: Path) -> None:
     """Writes ``waits.json``, ``waits.md`` and a picture of a step of each engine into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     rows = [asdict(waits) for waits, _ in found]
@@ -147,13 +147,13 @@ def write(found: Sequence[tuple[Waits, Trace]], about: Mapping[str, Any], out: P
         plt.close(figure)
 
 
-def draw(found: Sequence[tuple[Waits, Trace]]) -> Any:
+def draw(found: Sequence[tuple[Waits, Profile]]) -> Any:
     """The middle step of each engine: when the host sends work and waits, and when the device computes."""
     figure, axes = style.panels(len(found), 1, figsize=(9.6, 1.6 * len(found) + 0.8), squeeze=False)
-    for ax, (waits, trace) in zip(axes[:, 0], found, strict=True):
-        begin, end = trace.steps[len(trace.steps) // 2]
-        lines = (("device computes", trace.device, style.OURS), ("host sends", trace.launches, style.MUTED),
-                 ("host waits", trace.waits[FOR_DECISION], style.RANDOM))  # fmt: skip
+    for ax, (waits, profile) in zip(axes[:, 0], found, strict=True):
+        begin, end = profile.steps[len(profile.steps) // 2]
+        lines = (("device computes", profile.device, style.OURS), ("host sends", profile.launches, style.MUTED),
+                 ("host waits", profile.waits[FOR_DECISION], style.RANDOM))  # fmt: skip
         for place, (_, spans, colour) in enumerate(lines):
             shown = [(a - begin, b - a) for a, b in spans if b > begin and a < end]
             ax.broken_barh(shown, (place - 0.4, 0.8), color=colour, linewidth=0)
@@ -163,7 +163,7 @@ def draw(found: Sequence[tuple[Waits, Trace]]) -> Any:
     return figure
 
 
-def _read(profiler: Any) -> Trace:
+def _read(profiler: Any) -> Profile:
     waits: dict[str, list[Span]] = {name: [] for name in _WAITS}
     device: list[Span] = []
     launches: list[Span] = []
@@ -182,4 +182,4 @@ def _read(profiler: Any) -> Trace:
             waits[name].append(span)
         elif name.startswith(("cudaLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset", "cuLaunch")):
             launches.append(span)
-    return Trace(sorted(found), device, waits, launches)
+    return Profile(sorted(found), device, waits, launches)

@@ -52,7 +52,7 @@ def run(options: Namespace) -> None:
         plain, model, [tokenizer(text)["input_ids"] for text in texts], options.out, batches=options.batches,
         shares=options.shares, thresholds=options.thresholds, tokens=options.tokens, repeats=options.repeats,
         pad=int(tokenizer.pad_token_id), exit_at=third or None, compile=options.compile,
-        trace=options.waits,
+        profile=options.waits,
         about={"checkpoint": options.model, "prompts": str(options.data) if options.data else "one sentence"},
     )  # fmt: skip
     print(*words(table), sep="\n")

@@ -17,7 +17,7 @@ def block(share: float, layers: int, where: Literal["top", "middle"]) -> list[in
     return list(range(first, first + k))
 
 
-def evenly(share: float, layers: int) -> list[int]:
+def evenly_spaced_skips(share: float, layers: int) -> list[int]:
     """The skipped layers when L - k evenly spaced ones run, the first and the last among them."""
     run = layers - count(share, layers)
     kept = {round(i * (layers - 1) / (run - 1)) for i in range(run)}

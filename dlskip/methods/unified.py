@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlskip.config import Params
 from dlskip.methods.base import Method, Setting, shared
-from dlskip.methods.layer_sets import evenly
+from dlskip.methods.layer_sets import evenly_spaced_skips
 from dlskip.models import artifact
 
 
@@ -15,7 +15,10 @@ class Unified(Method):
 
     def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
         start = artifact.directory("vanilla", backbone, seed)
-        return [s.model_copy(update={"skip": evenly(float(s.name), s.layers)}) for s in shared(params, backbone, start)]
+        return [
+            s.model_copy(update={"skip": evenly_spaced_skips(float(s.name), s.layers)})
+            for s in shared(params, backbone, start)
+        ]
 
 
 METHOD = Unified()

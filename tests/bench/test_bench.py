@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlskip.bench import report, waits
-from dlskip.bench.engines import Exactly, Kind, engines, evenly
-from dlskip.bench.measure import Sample, measure
+from dlskip.bench.engines import Exactly, Kind, engines, evenly_spaced_kept
+from dlskip.bench.measure import Timings, time_engines
 from dlskip.bench.rows import expected, layer_costs
 from dlskip.bench.run import bench
 from dlskip.errors import DlskipError
@@ -78,7 +78,7 @@ def test_masks_of_one_share_skip_the_same_number_in_every_row(n: int, layers: in
 @given(st.integers(3, 40), st.floats(0, 1))
 def test_evenly_keeps_the_first_and_the_last_and_as_many_as_asked(layers: int, share: float) -> None:
     skipped = min(layers - 2, round(share * layers))
-    kept = evenly(layers, skipped)
+    kept = evenly_spaced_kept(layers, skipped)
     assert kept[0] == 0 and kept[-1] == layers - 1 and len(set(kept)) == layers - skipped == len(kept)
 
 
@@ -90,7 +90,7 @@ def pair() -> tuple[Any, Any]:
 
 def test_every_engine_runs_alike_often_and_its_skips_are_counted() -> None:
     todo = engines(*pair(), [0.5], [0.5], 3)
-    found = measure(todo, PROMPTS, pad=2, tokens=3, repeats=2)
+    found = time_engines(todo, PROMPTS, pad=2, tokens=3, repeats=2)
     assert list(found) == [
         "plain", "full", "random 0.5", "random 0.5, alike", "cut 0.5", "learned 0.5", "cut to 2",
     ]  # fmt: skip
@@ -108,12 +108,12 @@ def test_compiled_code_is_compared_with_itself_at_full_depth() -> None:
     todo = engines(plain, model, [0.5], [0.5], 1, compile=True)
     assert all("forward" not in vars(module) for module in plain.modules())  # the plain backbone stays plain
     assert all(x.requires_grad for x in plain.parameters())
-    samples = measure(todo, PROMPTS[:1], pad=2, tokens=3, repeats=1)
-    assert [name for name, s in samples.items() if s.kind == "compiled"] == [
+    timings = time_engines(todo, PROMPTS[:1], pad=2, tokens=3, repeats=1)
+    assert [name for name, s in timings.items() if s.kind == "compiled"] == [
         "full, compiled", "random 0.5, compiled", "learned 0.5, compiled", "cut to 3, compiled",
     ]  # fmt: skip
-    assert samples["random 0.5, compiled"].skipped["decode"] == 0.5
-    found = pd.DataFrame(report.rows(samples, 1, 6)).query("phase == 'decode'").set_index("engine")
+    assert timings["random 0.5, compiled"].skipped["decode"] == 0.5
+    found = pd.DataFrame(report.rows(timings, 1, 6)).query("phase == 'decode'").set_index("engine")
     full, half = found.loc["full, compiled"], found.loc["random 0.5, compiled"]
     small = found.loc["cut to 3, compiled"]
     assert small["skipped"] == 0.5 and small["efficiency"] == pytest.approx(1)
@@ -131,16 +131,16 @@ def test_the_early_exit_drafter_gives_the_plain_model_s_text() -> None:
 
 
 def test_rows_follow_from_the_costs_of_a_layer_and_of_the_rest() -> None:
-    def sample(kind: Kind, ms: float, skipped: float, share: float | None = None) -> Sample:
-        return Sample(kind, share, [ms / 1e3], [ms / 1e4], {"prefill": skipped, "decode": skipped})
+    def taking(kind: Kind, ms: float, skipped: float, share: float | None = None) -> Timings:
+        return Timings(kind, share, [ms / 1e3], [ms / 1e4], {"prefill": skipped, "decode": skipped})
 
     # ten layers of 2 ms and 4 ms for the rest; skipping costs the wrapped model 1 ms
-    samples = {
-        "plain": sample("plain", 24, 0.0), "full": sample("full", 25, 0.0),
-        "random 0.5": sample("random", 15, 0.5, 0.5),
-        "cut 0.5": sample("cut", 14, 0.5, 0.5), "cut to 2": sample("cut", 8, 0.8),
+    timings = {
+        "plain": taking("plain", 24, 0.0), "full": taking("full", 25, 0.0),
+        "random 0.5": taking("random", 15, 0.5, 0.5),
+        "cut 0.5": taking("cut", 14, 0.5, 0.5), "cut to 2": taking("cut", 8, 0.8),
     }  # fmt: skip
-    found = pd.DataFrame(report.rows(samples, 1, 10)).query("phase == 'prefill'").set_index("engine")
+    found = pd.DataFrame(report.rows(timings, 1, 10)).query("phase == 'prefill'").set_index("engine")
     half = found.loc["random 0.5"]
     assert half["speedup"] == pytest.approx(25 / 15) and half["ideal"] == pytest.approx(24 / 14)
     assert half["efficiency"] == pytest.approx((25 / 15) / (24 / 14))
@@ -176,12 +176,12 @@ def test_rows_that_differ_are_bound_by_what_a_layer_costs_for_some_of_them() -> 
     assert expected({1: 2.0, 4: 2.0}, 4, 0.5) == pytest.approx(2.0 * (1 - 0.5**4))  # as dear for one as for all
     seconds = {"plain": ("plain", 0.0, 24), "full": ("full", 0.0, 24), "random 0.4": ("random", 0.4, 18),
                "cut 0.4": ("cut", 0.4, 16), "cut to 2": ("cut", 0.8, 8)}  # fmt: skip
-    samples = {
-        name: Sample(kind, 0.4, [ms / 1e3], [ms / 1e3], {"prefill": share, "decode": share})  # type: ignore[arg-type]
+    timings = {
+        name: Timings(kind, 0.4, [ms / 1e3], [ms / 1e3], {"prefill": share, "decode": share})  # type: ignore[arg-type]
         for name, (kind, share, ms) in seconds.items()
     }
     costs = {"prefill": {1: 0.5, 2: 1.0, 4: 2.0}, "decode": {1: 2.0, 2: 2.0, 4: 2.0}}
-    found = pd.DataFrame(report.rows(samples, 4, 10, costs)).query("kind == 'random'").set_index("phase")
+    found = pd.DataFrame(report.rows(timings, 4, 10, costs)).query("kind == 'random'").set_index("phase")
     assert found.loc["prefill", "bound"] == pytest.approx(found.loc["prefill", "ideal"])
     assert found.loc["decode", "bound"] == pytest.approx(24 / (24 - 8 * 2.0 * 0.5**4))
 
@@ -194,12 +194,12 @@ def test_layers_are_costed_for_fewer_rows() -> None:
 
 def test_the_device_s_idle_time_is_what_no_kernel_covers() -> None:
     assert waits.covered([(0, 4), (6, 8)], [(1, 2), (1.5, 3), (7, 9)]) == pytest.approx(2 + 1)
-    trace = waits.Trace(
+    profile = waits.Profile(
         steps=[(0.0, 10.0), (10.0, 20.0)], device=[(1.0, 5.0), (6.0, 19.0), (19.0, 22.0)],
         waits={"cudaEventSynchronize": [(4.0, 7.0)], "cudaStreamSynchronize": [(12.0, 13.0)],
                "cudaDeviceSynchronize": [(20.5, 22.0)]}, launches=[(0.0, 1.0)] * 4,
     )  # fmt: skip
-    found = waits.summed("full", 1, 0.0, trace)
+    found = waits.summed("full", 1, 0.0, profile)
     assert (found.ms, found.device_ms) == pytest.approx((11.0, 10.0))
     assert (found.decisions, found.decisions_ms, found.idle_ms) == pytest.approx((0.5, 1.5, 0.5))
     assert (found.others, found.launches) == pytest.approx((0.5, 2.0))

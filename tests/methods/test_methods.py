@@ -22,7 +22,7 @@ from dlskip.inference.decode import decode
 from dlskip.inference.scoring import target_logits
 from dlskip.methods import base, registry
 from dlskip.methods.base import Setting, dropping
-from dlskip.methods.layer_sets import block, count, evenly
+from dlskip.methods.layer_sets import block, count, evenly_spaced_skips
 from dlskip.methods.names import TITLES, checked, title
 from dlskip.methods.shortgpt import block_influence
 from dlskip.methods.skip_decode import Growing
@@ -46,10 +46,10 @@ def run(model: Any, skipper: Any, policy: Policy, new: int = 6, prompts: Any = P
 @given(st.floats(0.01, 0.99), st.integers(3, 48))
 def test_layer_sets_keep_the_ends_and_have_the_asked_size(share: float, layers: int) -> None:
     k = count(share, layers)
-    for found in (block(share, layers, "top"), block(share, layers, "middle"), evenly(share, layers)):
+    for found in (block(share, layers, "top"), block(share, layers, "middle"), evenly_spaced_skips(share, layers)):
         assert len(found) == len(set(found)) == k and all(0 < layer < layers - 1 for layer in found)
     assert block(share, layers, "top")[-1:] in ([], [layers - 2])
-    gaps = torch.tensor([x for x in range(layers) if x not in evenly(share, layers)]).diff()
+    gaps = torch.tensor([x for x in range(layers) if x not in evenly_spaced_skips(share, layers)]).diff()
     assert int(gaps.max()) - int(gaps.min()) <= 1, "evenly spaced"
 
 
