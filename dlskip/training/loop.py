@@ -54,7 +54,7 @@ class Step(nn.Module):
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """Where and how a ``Step`` is trained.
 
     Args:
@@ -102,7 +102,7 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
     return (seed * 1_000_003 + step * 7919 + rank * 104_729 + 17) % 2**63
 
 
-def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], None] | None = None) -> bool:
+def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[int], None] | None = None) -> bool:
     """Trains to the end, resuming if a checkpoint is found; writes ``curves.csv``, ``alarms.json`` and ``live/``.
 
     Under ``accelerate launch`` each process takes its share of every batch. Returns whether this is the process that
@@ -190,7 +190,7 @@ def train(step_module: Step, run: Run, out: Path, *, on_step: Callable[[int], No
     return main
 
 
-def finish(run: Run) -> None:
+def finish(run: TrainingRun) -> None:
     """Removes the run's checkpoint, once its results are safely written."""
     checkpoint.clear(run.resume)
 

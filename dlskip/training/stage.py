@@ -18,7 +18,7 @@ from dlskip.data.batches import Batch, Batches, Encoded, collate, encode
 from dlskip.data.io import DATA, data_sha256, load_training
 from dlskip.models import artifact
 from dlskip.training import checkpoint
-from dlskip.training.loop import Run, Step, finish, total_steps, train
+from dlskip.training.loop import Step, TrainingRun, finish, total_steps, train
 
 
 class TrainingStage:
@@ -68,7 +68,7 @@ class TrainingStage:
         key = checkpoint.key(self.stage, **identity)
         if self.part_of and checkpoint.recall(self.part_of, key, self.out):
             return
-        run = Run(
+        run = TrainingRun(
             self.stage, self.train, examples, pad, self.seed, device, checkpoint.ROOT / key, held_out_every
         )  # fmt: skip
         if not train(step, run, self.out):

@@ -19,7 +19,7 @@ from dlskip.models.tiny import tiny
 from dlskip.skip import attach
 from dlskip.steps.pretrain import Pretrain
 from dlskip.steps.supervised import Supervised
-from dlskip.training.loop import Run, Step, train
+from dlskip.training.loop import Step, TrainingRun, train
 
 TRAIN = Train(steps=5, batch=4, lr=1e-2, weight_decay=0.0, log_every=1)
 
@@ -38,7 +38,7 @@ def step_of(name: str) -> Step:
 def main(name: str, out: Path) -> None:
     step = step_of(name)
     examples = [Encoded([3 + i, 4, 5 + i], [6 + i, 1], "any") for i in range(12)]
-    if train(step, Run("any", TRAIN, examples, 2, 0, "cpu", out / "resume" / "it"), out):
+    if train(step, TrainingRun("any", TRAIN, examples, 2, 0, "cpu", out / "resume" / "it"), out):
         trained = {n: p.detach().contiguous() for n, p in step.named_parameters() if p.requires_grad}
         save_file(trained, out / "trained.safetensors")
 

@@ -27,7 +27,7 @@ from dlskip.steps.pretrain import Pretrain
 from dlskip.steps.reinforce import Reinforce
 from dlskip.steps.supervised import Supervised
 from dlskip.training import checkpoint
-from dlskip.training.loop import Run, Step, finish, learning_rate, total_steps, train
+from dlskip.training.loop import Step, TrainingRun, finish, learning_rate, total_steps, train
 
 TRAIN = Train(steps=7, batch=4, lr=1e-2, checkpoint_every=3, log_every=1)
 LENGTHS = [(2 + i % 5, 1 + i % 3) for i in range(12)]
@@ -69,9 +69,9 @@ def make_step(skipping: Any, ragged: Any, rl_section: Any) -> Callable[..., Step
     return make
 
 
-def run_of(tmp_path: Path, examples: Any, **overrides: Any) -> Run:
+def run_of(tmp_path: Path, examples: Any, **overrides: Any) -> TrainingRun:
     options = {"stage": "any", "config": TRAIN, "examples": examples(*LENGTHS), "pad": 2, "seed": 3, "device": "cpu"}
-    return Run(**options | {"resume": tmp_path / "resume" / "it", "held_out_every": 3} | overrides)
+    return TrainingRun(**options | {"resume": tmp_path / "resume" / "it", "held_out_every": 3} | overrides)
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ def test_another_seed_is_another_run(make_step: Any, examples: Any, tmp_path: Pa
 
 
 @pytest.fixture
-def interrupted(make_step: Any, examples: Any, tmp_path: Path) -> Run:
+def interrupted(make_step: Any, examples: Any, tmp_path: Path) -> TrainingRun:
     run = run_of(tmp_path, examples)
     with pytest.raises(KeyboardInterrupt):
         train(make_step("adapter_init"), run, tmp_path, on_step=kill_at(4))
@@ -155,7 +155,7 @@ def interrupted(make_step: Any, examples: Any, tmp_path: Path) -> Run:
 @pytest.mark.parametrize("name", ["state.json", "weights.safetensors", "optimizer.safetensors"])
 @pytest.mark.parametrize("damage", ["cut", "gone", "garbage"])
 def test_a_damaged_checkpoint_is_refused(
-    name: str, damage: str, interrupted: Run, make_step: Any, tmp_path: Path
+    name: str, damage: str, interrupted: TrainingRun, make_step: Any, tmp_path: Path
 ) -> None:
     path = interrupted.resume / name
     content = path.read_bytes()
@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_refused(
 
 @pytest.mark.parametrize(("name", "family"), [("finetune", "llama"), ("ema", "llama")])
 def test_a_checkpoint_of_another_model_is_refused(
-    name: str, family: str, interrupted: Run, make_step: Any, tmp_path: Path
+    name: str, family: str, interrupted: TrainingRun, make_step: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(DlskipError, match=r"another model.*\n.*delete"):
         train(make_step(name, family), interrupted, tmp_path)
@@ -187,7 +187,12 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failing", ["mkdir", "save_file", "write_text", "limit"])
 def test_a_full_disk_leaves_the_previous_checkpoint(
-    failing: str, interrupted: Run, make_step: Any, examples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failing: str,
+    interrupted: TrainingRun,
+    make_step: Any,
+    examples: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whichever write fails; ``limit`` lets the operating system refuse, as safetensors really sees it."""
 
@@ -216,7 +221,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     assert all(torch.equal(t, expected[n]) for n, t in state(step).items())
 
 
-def test_a_kill_between_the_renames_loses_nothing(interrupted: Run, make_step: Any) -> None:
+def test_a_kill_between_the_renames_loses_nothing(interrupted: TrainingRun, make_step: Any) -> None:
     interrupted.resume.rename(interrupted.resume.with_name("it.old"))
     step = make_step("adapter_init")
     assert checkpoint.load(interrupted.resume, step, torch.optim.AdamW(step.groups()))[0] == 3
