@@ -6,7 +6,7 @@ from dlskip.workflow.script import stage
 
 
 def main(method: str, backbone: str, seed: int) -> None:
-    ablation(config.load(backbone=backbone), method, backbone, seed)
+    ablation(config.load_params(backbone=backbone), method, backbone, seed)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dlskip.workflow.script import stage
 
 
 def main(backbone: str) -> None:
-    params = config.load(backbone=backbone)
+    params = config.load_params(backbone=backbone)
     backbones.materialise(backbone, params.backbones[backbone], backbones.MODELS / backbone)
 
 

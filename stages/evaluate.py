@@ -8,7 +8,7 @@ from dlskip.workflow.script import stage
 
 
 def main(method: str, kind: Literal["nlu", "mt"], backbone: str, seed: int) -> None:
-    evaluate(config.load(backbone=backbone), method, kind, backbone, seed)
+    evaluate(config.load_params(backbone=backbone), method, kind, backbone, seed)
 
 
 if __name__ == "__main__":

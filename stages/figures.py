@@ -7,7 +7,7 @@ from dlskip.workflow.script import stage
 
 
 def main() -> None:
-    report.build(config.load(), Path())
+    report.build(config.load_params(), Path())
 
 
 if __name__ == "__main__":

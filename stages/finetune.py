@@ -6,7 +6,7 @@ from dlskip.workflow.script import stage
 
 
 def main(backbone: str, seed: int) -> None:
-    supervised.finetune(config.load(backbone=backbone), backbone, seed)
+    supervised.finetune(config.load_params(backbone=backbone), backbone, seed)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dlskip.workflow.script import stage
 
 
 def main() -> None:
-    params = config.load()
+    params = config.load_params()
     tokenizers = {name: backbone.load_tokenizer(name, params.backbones[name]) for name in params.grid.backbones}
     prepare(params.prepare, DATA, tokenizers)
     for name in ("manifest.json", "overlap.json"):  # beside the rows: they change with the backbones, the rows do not

@@ -7,7 +7,7 @@ from dlskip.workflow.script import stage
 
 
 def main(backbone: str, seed: int) -> None:
-    base.make(METHOD, config.load(backbone=backbone), backbone, seed)
+    base.make(METHOD, config.load_params(backbone=backbone), backbone, seed)
 
 
 if __name__ == "__main__":

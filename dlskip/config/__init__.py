@@ -144,7 +144,7 @@ def validate(data: dict[str, Any], where: str = "params.yaml") -> Params:
         raise DlskipError(offences(error, _known()), where=where, mend=mend) from error
 
 
-def load(path: Path = PARAMS, *, backbone: str | None = None) -> Params:
+def load_params(path: Path = PARAMS, *, backbone: str | None = None) -> Params:
     """Reads and validates ``params.yaml``; ``backbone`` must be one that it defines."""
     params = validate(read_yaml(path), str(path))
     if backbone is not None and backbone not in params.backbones:

@@ -88,7 +88,7 @@ def from_pretrained(
         dtype = _stored_dtype(tuned / FULL)
     config, model = _load_base(config, dtype, device, trust_remote_code)
     with _reading("the tuned weights", tuned, _MEND_BASE):
-        merged: Any = tuning.merged(tuning.load(model, tuned))
+        merged: Any = tuning.merged(tuning.load_tuned(model, tuned))
     trained = read_tensors(folder / ADAPTERS)
     skipper = attach(
         merged, bottleneck=config.bottleneck, reads=config.controller_reads, kv_fill=config.kv_fill,

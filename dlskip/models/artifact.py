@@ -62,8 +62,10 @@ def build(
     Everything is frozen; the caller unfreezes what it trains.
     """
     spec, device, tune = params.backbones[name], device_of(params), params.model.tune
-    model, tokenizer = backbone.load(name, spec, quantize=tune.mode == "qlora", device=device)
-    wrapped: nn.Module = tuning.add(model, tune) if weights is None else tuning.load(model, weights / "backbone")
+    model, tokenizer = backbone.load_backbone(name, spec, quantize=tune.mode == "qlora", device=device)
+    wrapped: nn.Module = (
+        tuning.make_trainable(model, tune) if weights is None else tuning.load_tuned(model, weights / "backbone")
+    )
     wrapped.to(device)
     wrapped.requires_grad_(False)
     if skipping:
@@ -93,7 +95,7 @@ def has_adapters(model: nn.Module) -> bool:
 def save(model: nn.Module, out: Path) -> None:
     """Writes the tuned weights and, if there are any, the adapters and heads."""
     out.mkdir(parents=True, exist_ok=True)
-    tuning.save(model, out / "backbone")
+    tuning.save_tuned(model, out / "backbone")
     if has_adapters(model):
         skipper = skipper_of(model)
         save_file({k: v.contiguous() for k, v in skipper.state_dict().items()}, out / ADAPTERS)

@@ -145,7 +145,7 @@ def layer_count(name: str, spec: Backbone, root: Path = MODELS) -> int:
     return int(found.get_text_config(decoder=True).num_hidden_layers)
 
 
-def load(
+def load_backbone(
     name: str, spec: Backbone, root: Path = MODELS, *, quantize: bool = False, device: str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a frozen backbone in evaluation mode, and its tokenizer.

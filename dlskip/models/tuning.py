@@ -40,7 +40,7 @@ def _targets(model: nn.Module, which: str) -> list[str]:
     return sorted(names)
 
 
-def add(model: nn.Module, tune: Tune) -> nn.Module:
+def make_trainable(model: nn.Module, tune: Tune) -> nn.Module:
     """Makes the backbone trainable as ``tune`` says; with LoRA, B starts at zero and the outputs stay the same.
 
     Adapter weights are float32 whatever the backbone's dtype.
@@ -63,7 +63,7 @@ def backbone_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [p for n, p in model.named_parameters() if "dlskip" not in n]
 
 
-def save(model: nn.Module, directory: Path) -> None:
+def save_tuned(model: nn.Module, directory: Path) -> None:
     """Writes LoRA in PEFT's own format (readable by ``PeftModel.from_pretrained``), or all backbone weights."""
     if isinstance(model, PeftModel):
         # Only the LoRA tensors are handed over: state_dict() of a 4-bit model re-packs its weights on CPU, which
@@ -83,8 +83,8 @@ def save(model: nn.Module, directory: Path) -> None:
     save_file(state, directory / _FULL, metadata={"format": "pt"})
 
 
-def load(model: nn.Module, directory: Path, *, trainable: bool = False) -> nn.Module:
-    """Puts what ``save`` wrote onto a fresh backbone.
+def load_tuned(model: nn.Module, directory: Path, *, trainable: bool = False) -> nn.Module:
+    """Puts what ``save_tuned`` wrote onto a fresh backbone.
 
     Raises:
         DlskipError: Nothing was saved there, or it belongs to another backbone.

@@ -73,7 +73,7 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: 
         ) from error  # fmt: skip
 
 
-def load(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, Any]]]:
+def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, Any]]]:
     """Restores what ``save`` wrote; returns the step to go on from and the log. (0, []) if there is nothing.
 
     A run killed between the two renames of ``save`` leaves the previous checkpoint beside; it is used then.

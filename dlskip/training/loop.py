@@ -128,7 +128,7 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
     groups = [{"lr": config.lr, "weight_decay": config.weight_decay} | g for g in step_module.groups()]
     peaks = [float(g["lr"]) for g in groups]
     optimizer = torch.optim.AdamW(groups, fused=True)
-    start, log = checkpoint.load(run.resume, step_module, optimizer)
+    start, log = checkpoint.resume(run.resume, step_module, optimizer)
     module = accelerator.prepare(step_module) if accelerator.num_processes > 1 else step_module.to(accelerator.device)
     parameters = [p for g in groups for p in g["params"]]
     main = bool(accelerator.is_main_process)

@@ -150,7 +150,7 @@ def main() -> None:
         if options.do == "pack":
             if len(options.archives) != 1:
                 parser.error("pack writes one archive")
-            count = pack(config.load(), Path(), options.archives[0])
+            count = pack(config.load_params(), Path(), options.archives[0])
             print(f"packed {count} files into {options.archives[0]}")
             return
         for archive in options.archives:

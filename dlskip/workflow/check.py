@@ -12,7 +12,7 @@ from dlskip.workflow.script import stage
 
 def main() -> None:
     """Every key, type and range; that every method of the grid exists; and what a slow CPU means."""
-    params = config.load()
+    params = config.load_params()
     checked(params)
     on_cpu = params.device == "cpu" or not torch.cuda.is_available()
     automatic = any(spec.dtype == "auto" for spec in params.backbones.values())

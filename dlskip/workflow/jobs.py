@@ -102,7 +102,7 @@ def default_jobs() -> int:
 
     from dlskip import config
 
-    device = config.load().device if config.PARAMS.is_file() else "auto"
+    device = config.load_params().device if config.PARAMS.is_file() else "auto"
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0

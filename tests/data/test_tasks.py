@@ -53,7 +53,7 @@ def test_instructions_with_and_without_input():
 
 
 def test_the_default_preparation(tmp_path: Path):
-    params = config.load(ROOT / "params.yaml").prepare.model_copy(
+    params = config.load_params(ROOT / "params.yaml").prepare.model_copy(
         update={"source": "embedded", "train": 60, "test": 20}
     )
     params = params.model_copy(update={"nlu": ["entailment", "sentiment"], "mt": ["en-zh"], "validation": 10})

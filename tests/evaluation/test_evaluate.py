@@ -30,7 +30,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         rows = [Example(f"{task}-{i}", task, prompt, target, label) for i, prompt in enumerate(prompts)]
         write_split(tmp_path / task / "test.jsonl", rows)
     monkeypatch.setattr("dlskip.evaluation.evaluate.DATA", tmp_path)
-    params = config.load()
+    params = config.load_params()
     changes = {"batches": [1, 2, "per_sample"], "per_sample_batch": 3, "max_new_tokens": 5}
     return params.model_copy(update={"evaluate": params.evaluate.model_copy(update=changes)})
 

@@ -35,7 +35,7 @@ from dlskip.skip.stack import find_layers, find_stack, output_logits
 
 REPO = Path(__file__).resolve().parents[2]
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16], [17, 18]]
-DEFAULT = config.load(REPO / "recipes" / "embedded.yaml")
+DEFAULT = config.load_params(REPO / "recipes" / "embedded.yaml")
 
 
 def run(model: Any, skipper: Any, policy: Policy, new: int = 6, prompts: Any = PROMPTS) -> Any:
@@ -127,7 +127,7 @@ def test_the_layer_of_least_influence_is_the_one_that_changes_nothing(ragged: An
 
 
 def test_static_training_moves_the_layers_that_stay_and_no_other(examples: Any) -> None:
-    model = tuning.add(tiny("llama", layers=6), Tune(r=4))
+    model = tuning.make_trainable(tiny("llama", layers=6), Tune(r=4))
     attach(model, bottleneck=0)
     step = Cut(model, dropping([2, 3], 6))
     before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}

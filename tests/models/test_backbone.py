@@ -62,7 +62,7 @@ def stored(tmp_path: Path) -> Callable[..., Path]:
 def test_every_family_is_stored_and_loaded_frozen(family: str, tmp_path: Path) -> None:
     spec = Backbone(source=f"tiny-{family}", dtype="float32")
     backbone.materialise("it", spec, tmp_path / "it")
-    model, tokenizer = backbone.load("it", spec, tmp_path)
+    model, tokenizer = backbone.load_backbone("it", spec, tmp_path)
     assert torch.equal(logits(model), logits(tiny(family)))
     assert not model.training and not trained(model)
     assert model.config._attn_implementation == "sdpa"
@@ -80,7 +80,7 @@ def test_the_stack_and_its_layers_are_found(family: str, wrapping: str) -> None:
     model: nn.Module = tiny(family, layers=5)
     expected = logits(model)
     if wrapping != "plain":
-        model = tuning.add(model, LORA)
+        model = tuning.make_trainable(model, LORA)
     if wrapping == "lora+skip":
         attach(model, bottleneck=4)
     owner, attribute, layers = find_layers(model)
@@ -94,7 +94,7 @@ def test_a_directory_is_pointed_to_not_copied(stored: Callable[..., Path], tmp_p
     spec = Backbone(source=str(stored(layers=4)), dtype="float32")
     backbone.materialise("own", spec, tmp_path / "models" / "own")
     assert [f.name for f in (tmp_path / "models" / "own").iterdir()] == ["source.json"]
-    model, _ = backbone.load("own", spec, tmp_path / "models")
+    model, _ = backbone.load_backbone("own", spec, tmp_path / "models")
     assert torch.equal(logits(model), logits(tiny("llama", layers=4)))
 
 
@@ -115,7 +115,7 @@ def test_pickled_weights_are_refused(stored: Callable[..., Path], tmp_path: Path
     spec = Backbone(source=str(own))
     backbone.materialise("own", spec, tmp_path / "models" / "own")
     with pytest.raises(DlskipError, match="only safetensors are read"):
-        backbone.load("own", spec, tmp_path / "models")
+        backbone.load_backbone("own", spec, tmp_path / "models")
 
 
 def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DlskipError, match="one of llama, gpt2"):
         backbone.materialise("x", Backbone(source="tiny-elephant"), tmp_path / "x")
     with pytest.raises(DlskipError, match="dvc repro backbone@other"):
-        backbone.load("other", Backbone(source="tiny-llama"), tmp_path)
+        backbone.load_backbone("other", Backbone(source="tiny-llama"), tmp_path)
     backbone.materialise("x", Backbone(source="tiny-llama"), tmp_path / "x")
     with pytest.raises(DlskipError, match="prepared from tiny-llama, not from tiny-opt"):
-        backbone.load("x", Backbone(source="tiny-opt"), tmp_path)
+        backbone.load_backbone("x", Backbone(source="tiny-opt"), tmp_path)
 
 
 def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
 def test_lora_starts_as_the_backbone_and_alone_is_trained(family: str, targets: str) -> None:
     model = tiny(family)
     expected = logits(model)
-    tuned = tuning.add(model, Tune(r=4, targets=targets))  # type: ignore[arg-type]
+    tuned = tuning.make_trainable(model, Tune(r=4, targets=targets))  # type: ignore[arg-type]
     assert torch.equal(logits(tuned), expected)
     names = trained(tuned)
     assert names and all("lora_" in n and "lm_head" not in n for n in names)
@@ -154,7 +154,7 @@ def test_lora_starts_as_the_backbone_and_alone_is_trained(family: str, targets: 
 
 
 def test_lora_is_float32_on_a_bfloat16_backbone() -> None:
-    tuned = tuning.add(tiny("llama").to(torch.bfloat16), LORA)
+    tuned = tuning.make_trainable(tiny("llama").to(torch.bfloat16), LORA)
     assert {p.dtype for p in tuning.backbone_parameters(tuned)} == {torch.float32}
     assert logits(tuned).dtype == torch.bfloat16
 
@@ -163,44 +163,44 @@ def test_lora_is_float32_on_a_bfloat16_backbone() -> None:
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize("skipping", [False, True])
 def test_tuned_weights_survive_saving(family: str, mode: str, skipping: bool, tmp_path: Path) -> None:
-    model = tuning.add(tiny(family), Tune(mode=mode, r=4))  # type: ignore[arg-type]
+    model = tuning.make_trainable(tiny(family), Tune(mode=mode, r=4))  # type: ignore[arg-type]
     if skipping:
         attach(model, bottleneck=4)
     before = logits(model)
     perturb(tuning.backbone_parameters(model))
     expected = logits(model)
     assert not torch.equal(expected, before)
-    tuning.save(model, tmp_path)
+    tuning.save_tuned(model, tmp_path)
     assert not any(f.suffix in (".bin", ".pt", ".md") for f in tmp_path.iterdir())
-    assert torch.equal(logits(tuning.load(tiny(family), tmp_path)), expected)
+    assert torch.equal(logits(tuning.load_tuned(tiny(family), tmp_path)), expected)
     if mode == "lora":  # and PEFT alone can read it, without this package
         assert torch.equal(logits(PeftModel.from_pretrained(tiny(family), str(tmp_path))), expected)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_loaded_weights_are_trained_on_request_only(mode: str, tmp_path: Path) -> None:
-    model = tuning.add(tiny("llama"), Tune(mode=mode))  # type: ignore[arg-type]
-    tuning.save(model, tmp_path)
-    assert not trained(tuning.load(tiny("llama"), tmp_path))
-    assert trained(tuning.load(tiny("llama"), tmp_path, trainable=True)) == trained(model)
+    model = tuning.make_trainable(tiny("llama"), Tune(mode=mode))  # type: ignore[arg-type]
+    tuning.save_tuned(model, tmp_path)
+    assert not trained(tuning.load_tuned(tiny("llama"), tmp_path))
+    assert trained(tuning.load_tuned(tiny("llama"), tmp_path, trainable=True)) == trained(model)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_weights_of_another_backbone_are_refused(mode: str, tmp_path: Path) -> None:
     with pytest.raises(DlskipError, match="no tuned weights"):
-        tuning.load(tiny("llama"), tmp_path)
-    tuning.save(tuning.add(tiny("llama"), Tune(mode=mode)), tmp_path)  # type: ignore[arg-type]
+        tuning.load_tuned(tiny("llama"), tmp_path)
+    tuning.save_tuned(tuning.make_trainable(tiny("llama"), Tune(mode=mode)), tmp_path)  # type: ignore[arg-type]
     with pytest.raises(DlskipError, match="another backbone"):
-        tuning.load(tiny("llama", hidden=64), tmp_path)
+        tuning.load_tuned(tiny("llama", hidden=64), tmp_path)
     if mode == "full":
         with pytest.raises(DlskipError, match="another backbone"):
-            tuning.load(tiny("llama", layers=5), tmp_path)
+            tuning.load_tuned(tiny("llama", layers=5), tmp_path)
 
 
 def test_the_teacher_is_the_saved_model_and_leaves_no_trace(tmp_path: Path) -> None:
-    model = tuning.add(tiny("llama"), LORA)
+    model = tuning.make_trainable(tiny("llama"), LORA)
     perturb(tuning.backbone_parameters(model))
-    tuning.save(model, tmp_path)
+    tuning.save_tuned(model, tmp_path)
     taught = logits(model)
     perturb(tuning.backbone_parameters(model))
     skipper = attach(model, bottleneck=4)
@@ -213,18 +213,18 @@ def test_the_teacher_is_the_saved_model_and_leaves_no_trace(tmp_path: Path) -> N
         raise KeyboardInterrupt
     assert trained(model) == names and torch.equal(logits(model), own)
     assert not any(".teacher." in n for n in names)
-    tuning.save(model, tmp_path / "again")
+    tuning.save_tuned(model, tmp_path / "again")
     assert [f.name for f in (tmp_path / "again").iterdir() if f.is_dir()] == []  # the teacher is not saved along
-    assert torch.equal(logits(tuning.load(tiny("llama"), tmp_path / "again")), own)
+    assert torch.equal(logits(tuning.load_tuned(tiny("llama"), tmp_path / "again")), own)
 
 
 def test_a_fully_tuned_backbone_has_no_frozen_teacher(tmp_path: Path) -> None:
     with pytest.raises(DlskipError, match="teacher: self"):
-        tuning.load_teacher(tuning.add(tiny("llama"), Tune(mode="full")), tmp_path)
+        tuning.load_teacher(tuning.make_trainable(tiny("llama"), Tune(mode="full")), tmp_path)
 
 
 def test_merging_keeps_the_outputs() -> None:
-    model = tuning.add(tiny("llama"), LORA)
+    model = tuning.make_trainable(tiny("llama"), LORA)
     perturb(tuning.backbone_parameters(model))
     expected = logits(model)
     merged = tuning.merged(model)
@@ -237,9 +237,9 @@ def test_qlora_runs_trains_and_is_saved(stored: Callable[..., Path], tmp_path: P
     pytest.importorskip("bitsandbytes")
     spec = Backbone(source=str(stored(hidden=64)), dtype="float32")
     backbone.materialise("q", spec, tmp_path / "models" / "q")
-    quantised, _ = backbone.load("q", spec, tmp_path / "models", quantize=True)
-    plain, _ = backbone.load("q", spec, tmp_path / "models")
-    model = tuning.add(quantised, Tune(mode="qlora", r=4)).train()
+    quantised, _ = backbone.load_backbone("q", spec, tmp_path / "models", quantize=True)
+    plain, _ = backbone.load_backbone("q", spec, tmp_path / "models")
+    model = tuning.make_trainable(quantised, Tune(mode="qlora", r=4)).train()
     parameters = tuning.backbone_parameters(model)
     perturb(parameters)
     model(input_ids=IDS, use_cache=False).logits.square().mean().backward()
@@ -248,9 +248,9 @@ def test_qlora_runs_trains_and_is_saved(stored: Callable[..., Path], tmp_path: P
     assert tuning.merged(model) is model  # 4-bit weights take no LoRA in
     model.eval()
     expected = logits(model)
-    tuning.save(model, tmp_path / "lora")
+    tuning.save_tuned(model, tmp_path / "lora")
     assert torch.equal(logits(model), expected)  # saving does not re-round the 4-bit weights
-    fresh, _ = backbone.load("q", spec, tmp_path / "models", quantize=True)
-    assert torch.equal(logits(tuning.load(fresh, tmp_path / "lora")), expected)
-    exact = logits(tuning.load(plain, tmp_path / "lora"))
+    fresh, _ = backbone.load_backbone("q", spec, tmp_path / "models", quantize=True)
+    assert torch.equal(logits(tuning.load_tuned(fresh, tmp_path / "lora")), expected)
+    exact = logits(tuning.load_tuned(plain, tmp_path / "lora"))
     assert torch.corrcoef(torch.stack([exact.flatten(), expected.flatten()]))[0, 1] > 0.8

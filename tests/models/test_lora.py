@@ -83,13 +83,13 @@ def test_merged_and_disabled_adapters_go_peft_s_way() -> None:
 def test_a_fresh_adapter_leaves_every_family_as_it_was(family: str) -> None:
     ids = torch.arange(3, 20)[None]
     before = tiny(family)(input_ids=ids).logits
-    torch.testing.assert_close(tuning.add(tiny(family), Tune(r=4))(input_ids=ids).logits, before)
+    torch.testing.assert_close(tuning.make_trainable(tiny(family), Tune(r=4))(input_ids=ids).logits, before)
 
 
 def test_the_file_does_not_tell_them_apart(tmp_path: Path) -> None:
-    model = tuning.add(tiny("llama"), Tune(r=4))
+    model = tuning.make_trainable(tiny("llama"), Tune(r=4))
     assert any(isinstance(m, lora.FastLinear) for m in model.modules())
-    tuning.save(model, tmp_path)
-    loaded = tuning.load(tiny("llama"), tmp_path)
+    tuning.save_tuned(model, tmp_path)
+    loaded = tuning.load_tuned(tiny("llama"), tmp_path)
     assert any(isinstance(m, lora.FastLinear) for m in loaded.modules())
     assert not any(isinstance(m, LoraLinear) for m in tuning.merged(loaded).modules())

@@ -270,8 +270,8 @@ def test_hidden_states_include_bypassed_layers(family: str, skipping: Any) -> No
 
 @pytest.mark.parametrize("family", FOUR)
 def test_lora_with_skipping_is_merged_and_its_keys_are_its_own(family: str, random_masks: Masks) -> None:
-    plain = tuning.add(tiny(family), Tune(r=4))
-    model = tuning.add(tiny(family), Tune(r=4))
+    plain = tuning.make_trainable(tiny(family), Tune(r=4))
+    model = tuning.make_trainable(tiny(family), Tune(r=4))
     skipper = attach(model, bottleneck=4)
     own = {n for n, _ in model.named_parameters() if "dlskip" not in n}
     assert own == {n for n, _ in plain.named_parameters()}

@@ -159,7 +159,7 @@ def test_a_budget_is_read_off_what_was_measured(priced: Made, tmp_path: Path) ->
 
 
 def test_its_settings_are_the_prices(priced: Made, monkeypatch: Any) -> None:
-    params = config.load(Path(__file__).resolve().parents[2] / "recipes" / "embedded.yaml")
+    params = config.load_params(Path(__file__).resolve().parents[2] / "recipes" / "embedded.yaml")
     monkeypatch.setattr(artifact, "directory", lambda *_: priced.artifact)
     settings = Learned().settings(params, "smollm2", 0)
     assert [s.name for s in settings] == ["full", *(f"price {p}" for p in params.evaluate.prices)]

@@ -26,7 +26,7 @@ TRAIN = Train(steps=5, batch=4, lr=1e-2, weight_decay=0.0, log_every=1)
 
 def step_of(name: str) -> Step:
     torch.manual_seed(0)
-    model = tuning.add(tiny("llama", layers=4), Tune(r=4))
+    model = tuning.make_trainable(tiny("llama", layers=4), Tune(r=4))
     if name == "finetune":
         return Supervised(model, tuning.backbone_parameters(model))
     attach(model, bottleneck=8)

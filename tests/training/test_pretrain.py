@@ -214,11 +214,11 @@ def test_the_teacher_gets_no_gradient_and_a_frozen_one_is_the_saved_model(
     family: str, ragged: Ragged, tmp_path: Any
 ) -> None:
     batch = ragged(*LENGTHS)
-    model = tuning.add(tiny(family), Tune(r=4))
+    model = tuning.make_trainable(tiny(family), Tune(r=4))
     with torch.no_grad():
         for p in tuning.backbone_parameters(model):
             p.normal_(0, 0.1)
-    tuning.save(model, tmp_path)
+    tuning.save_tuned(model, tmp_path)
     saved = target_logits(model, batch).detach()
     skipper = attach(model, bottleneck=4)
     with torch.no_grad():

@@ -182,7 +182,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     small, large = nn.Linear(1, 1), nn.Linear(3, 3)
     checkpoint.save(tmp_path / "it", small, torch.optim.AdamW(small.parameters()), 1, [])
     with pytest.raises(DlskipError, match="another model"):
-        checkpoint.load(tmp_path / "it", large, torch.optim.AdamW(large.parameters()))
+        checkpoint.resume(tmp_path / "it", large, torch.optim.AdamW(large.parameters()))
 
 
 @pytest.mark.parametrize("failing", ["mkdir", "save_file", "write_text", "limit"])
@@ -224,7 +224,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
 def test_a_kill_between_the_renames_loses_nothing(interrupted: TrainingRun, make_step: Any) -> None:
     interrupted.resume.rename(interrupted.resume.with_name("it.old"))
     step = make_step("adapter_init")
-    assert checkpoint.load(interrupted.resume, step, torch.optim.AdamW(step.groups()))[0] == 3
+    assert checkpoint.resume(interrupted.resume, step, torch.optim.AdamW(step.groups()))[0] == 3
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_step: Any, examples: Any, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ EMPTY = {"rows.csv": "method,backbone,seed,setting,batch,task,metric,value,skip_
 
 
 def grid(seeds: list[int]) -> Params:
-    params = config.load(REPO / "recipes" / "embedded.yaml")
+    params = config.load_params(REPO / "recipes" / "embedded.yaml")
     chosen = params.grid.model_copy(update={"seeds": seeds, "methods": ["vanilla", "ours"], "timed": ["ours"]})
     return params.model_copy(update={"grid": chosen})
 

@@ -135,12 +135,12 @@ def test_files_that_are_no_parameters(tmp_path, text, message):
     if text is not None:
         path.write_text(text)
     with pytest.raises(DlskipError, match=message) as caught:
-        config.load(path)
+        config.load_params(path)
     assert str(path) in str(caught.value)
 
 
 def test_load_checks_the_asked_backbone():
     path = REPO / "recipes" / "embedded.yaml"
-    assert config.load(path, backbone="smollm2").recipe == "embedded"
+    assert config.load_params(path, backbone="smollm2").recipe == "embedded"
     with pytest.raises(DlskipError, match=r"backbones: no backbone 'x'\n  mend: one of smollm2"):
-        config.load(path, backbone="x")
+        config.load_params(path, backbone="x")

@@ -31,7 +31,7 @@ def there(tmp_path, monkeypatch) -> Path:
 def apply(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> config.Params:
     monkeypatch.setattr("sys.argv", ["recipe", *arguments])
     recipe.main()
-    return config.load()
+    return config.load_params()
 
 
 def test_the_recipes_are_there():
@@ -54,14 +54,14 @@ def test_the_default_comes_back_byte_for_byte(there, monkeypatch, name):
 
 def test_params_of_the_repository_are_a_recipe():
     text = (REPO / "params.yaml").read_text(encoding="utf-8")
-    name = config.load(REPO / "params.yaml").recipe
+    name = config.load_params(REPO / "params.yaml").recipe
     assert name in NAMES
     if name == recipe.DEFAULT:
         assert text == (REPO / "recipes" / "embedded.yaml").read_text(encoding="utf-8")
 
 
 def test_a_recipe_changes_only_what_it_lists(there, monkeypatch):
-    default, glue = config.load().model_dump(), apply(monkeypatch, "glue").model_dump()
+    default, glue = config.load_params().model_dump(), apply(monkeypatch, "glue").model_dump()
     listed = config.read_yaml(there / "recipes" / "glue.yaml")
     assert {k for k in default if default[k] != glue[k]} <= {"recipe", *listed}
     assert glue["prepare"]["source"] == "jsonl" and glue["prepare"]["seed"] == default["prepare"]["seed"]
