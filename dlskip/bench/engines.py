@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dlskip.fast import accelerate
+from dlskip.fast import use_fast_path
 from dlskip.inference.export import cut
 from dlskip.skip import FullDepth, Policy, Threshold, attach, skipper_of
 
@@ -120,12 +120,12 @@ def engines(
 
     @contextmanager
     def compiled(policy: Policy) -> Iterator[None]:
-        accelerate(model, compile=True)
+        use_fast_path(model, compile=True)
         try:
             with skipper.using(policy):
                 yield
         finally:
-            accelerate(model)
+            use_fast_path(model)
 
     def through(policy: Policy, name: str) -> Engine:
         return Engine(f"{name}, compiled", "compiled", model, context=lambda: compiled(policy))
@@ -138,7 +138,7 @@ def engines(
         kept = copy.deepcopy(cut(plain, [0, layers // 2, layers - 1]))
         first: Any = skipper.layers[0]
         attach(kept, bottleneck=first.adapter.down.out_features, prices=skipper.prices).cast_adapters(kept.dtype)
-        accelerate(kept.requires_grad_(False).eval(), compile=True)
+        use_fast_path(kept.requires_grad_(False).eval(), compile=True)
         return Engine(SMALLEST_COMPILED, "compiled", kept, cut_out=1 - 3 / layers)
 
     found = [Engine(PLAIN, "plain", plain, cut_out=0.0), under(FullDepth(), WHOLE, "full")]

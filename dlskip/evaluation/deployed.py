@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from dlskip.config import Params
-from dlskip.fast import accelerate
+from dlskip.fast import use_fast_path
 from dlskip.methods.base import Setting
 from dlskip.models import artifact, tuning
 from dlskip.skip import Skipper, skipper_of
@@ -37,5 +37,5 @@ def deploy(params: Params, backbone: str, setting: Setting) -> Deployed:
     skipper = skipper_of(model) if skipping else None
     if skipper is not None:
         skipper.cast_adapters(next(model.parameters()).dtype)
-        accelerate(model)
+        use_fast_path(model)
     return Deployed(model, skipper, tokenizer)

@@ -1,5 +1,5 @@
 """A leaner forward for inference: the same weights and results as Transformers' own, with less work around them."""
 
-from dlskip.fast.stack import accelerate
+from dlskip.fast.stack import use_fast_path
 
-__all__ = ["accelerate"]
+__all__ = ["use_fast_path"]

@@ -30,7 +30,7 @@ _IGNORED = {"return_dict", "cache_position", "num_items_in_batch"}  # no decoder
 _EVERY_LAYER = ("output_attentions", "output_hidden_states")
 
 
-def accelerate(model: nn.Module, *, compile: bool = False) -> bool:
+def use_fast_path(model: nn.Module, *, compile: bool = False) -> bool:
     """Gives a model with skipping attached the lean forward, where its family has one; returns whether it has.
 
     The weights stay the modules' own (those of Q, K and V become views of one tensor); ``generate()``, hooks and PEFT

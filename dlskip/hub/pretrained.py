@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dlskip.errors import DlskipError
-from dlskip.fast import accelerate
+from dlskip.fast import use_fast_path
 from dlskip.hub.release import CONFIG, FILES, FULL, LORA_CONFIG, Release, ReleaseConfig, read_json, read_tensors
 from dlskip.models import tuning
 from dlskip.models.artifact import ADAPTERS
@@ -103,7 +103,7 @@ def from_pretrained(
     skipper.policy = config.policy()
     merged.requires_grad_(False).eval()
     if fast:
-        accelerate(merged, compile=compile)
+        use_fast_path(merged, compile=compile)
     release = Release(merged, config, tuned, trained)
     merged.dlskip_release = release
     merged.save_pretrained, merged.push_to_hub = release.save_pretrained, release.push_to_hub

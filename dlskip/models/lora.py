@@ -61,7 +61,7 @@ class FastLinear(LoraLinear):  # type: ignore[misc]
         return product
 
 
-def accelerate(model: nn.Module) -> nn.Module:
+def use_fast_lora(model: nn.Module) -> nn.Module:
     """Gives every LoRA linear of the model the lean forward, in place: the same modules, names and weights."""
     for module in model.modules():
         if type(module) is LoraLinear:

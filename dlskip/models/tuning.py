@@ -53,7 +53,7 @@ def make_trainable(model: nn.Module, tune: Tune) -> nn.Module:
         r=tune.r, lora_alpha=tune.alpha, lora_dropout=tune.dropout, target_modules=_targets(model, tune.targets),
         task_type="CAUSAL_LM", fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )  # fmt: skip
-    return lora.accelerate(get_peft_model(model, config))  # type: ignore[arg-type]
+    return lora.use_fast_lora(get_peft_model(model, config))  # type: ignore[arg-type]
 
 
 def backbone_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -101,7 +101,7 @@ def load_tuned(model: nn.Module, directory: Path, *, trainable: bool = False) ->
             raise DlskipError(
                 "no tuned weights", where=str(directory), mend="run the stage that writes them: dvc repro"
             )
-        return lora.accelerate(PeftModel.from_pretrained(model, str(directory), is_trainable=trainable))  # type: ignore[arg-type]
+        return lora.use_fast_lora(PeftModel.from_pretrained(model, str(directory), is_trainable=trainable))  # type: ignore[arg-type]
     except RuntimeError as error:  # tensors of other shapes
         raise DlskipError("weights of another backbone", where=str(directory), mend="dvc repro") from error
 

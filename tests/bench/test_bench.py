@@ -19,7 +19,7 @@ from dlskip.bench.measure import Timings, time_engines
 from dlskip.bench.rows import expected, layer_costs
 from dlskip.bench.run import bench
 from dlskip.errors import DlskipError
-from dlskip.fast import accelerate
+from dlskip.fast import use_fast_path
 from dlskip.inference.export import cut
 from dlskip.models.tiny import FAMILIES, tiny
 from dlskip.skip import Forced, attach
@@ -103,7 +103,7 @@ def test_every_engine_runs_alike_often_and_its_skips_are_counted() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_code_is_compared_with_itself_at_full_depth() -> None:
     plain, model = pair()
-    accelerate(model)
+    use_fast_path(model)
     plain.requires_grad_(True)
     todo = engines(plain, model, [0.5], [0.5], 1, compile=True)
     assert all("forward" not in vars(module) for module in plain.modules())  # the plain backbone stays plain

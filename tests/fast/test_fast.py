@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from dlskip.data.batches import left_pad
 from dlskip.errors import DlskipError
-from dlskip.fast import accelerate
+from dlskip.fast import use_fast_path
 from dlskip.fast.compiled import compiled
 from dlskip.fast.stack import FastStack
 from dlskip.models.tiny import FAMILIES
@@ -38,7 +38,7 @@ def pair(skipping: Any, family: str, **options: Any) -> tuple[Any, Any]:
                 for name in ("q_proj", "k_proj", "v_proj"):
                     bias = getattr(block.self_attn, name).bias
                     bias.data = torch.randn(bias.shape, generator=generator)
-    assert accelerate(fast)
+    assert use_fast_path(fast)
     return eager, fast
 
 
@@ -127,7 +127,7 @@ def test_a_copy_runs_its_own_weights(skipping: Any) -> None:
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in KNOWN])
 def test_other_families_stay_as_they_are(skipping: Any, family: str) -> None:
     model = skipping(family)[0]
-    assert not accelerate(model)
+    assert not use_fast_path(model)
     assert not isinstance(getattr(find_stack(model).forward, "__self__", None), FastStack)
 
 
@@ -236,7 +236,7 @@ def test_compiled_and_lean_agree(
     eager, fast = pair(skipping, family, prices=prices)
     for model in (eager, fast):
         skipper_of(model).cast_adapters(kept)
-    accelerate(fast, compile=True)
+    use_fast_path(fast, compile=True)
     for name in ("full", "alike", "random", "threshold", "exit"):
         policy = [policy_of(name, 1), policy_of(name, 1)]
         if prices is not None and isinstance(policy[0], Threshold):
@@ -255,7 +255,7 @@ def test_compiled_and_lean_agree(
 @needs_compiler
 def test_compiled_code_follows_the_weights(skipping: Any) -> None:
     eager, fast = pair(skipping, "llama")
-    accelerate(fast, compile=True)
+    use_fast_path(fast, compile=True)
     decoded(fast, FullDepth(), [[5, 6, 7]])
     other = copy.deepcopy(fast)
     with torch.no_grad():
@@ -271,9 +271,9 @@ def test_what_is_not_compiled_takes_the_lean_forward(skipping: Any, options: dic
     eager, fast = pair(skipping, "llama", **options)
     if options:
         with pytest.warns(UserWarning, match="nothing to compile"):
-            accelerate(fast, compile=True)
+            use_fast_path(fast, compile=True)
     else:
-        accelerate(fast, compile=True)
+        use_fast_path(fast, compile=True)
     prompts = [[5, 6, 7], [8, 9, 10]][:batch]
     torch.testing.assert_close(
         decoded(fast, Threshold(0.5), prompts)[0], decoded(eager, Threshold(0.5), prompts)[0], rtol=2e-4, atol=2e-4
@@ -284,8 +284,8 @@ def test_what_is_not_compiled_takes_the_lean_forward(skipping: Any, options: dic
 def test_compiled_code_can_be_switched_off_again(skipping: Any) -> None:
     _, fast = pair(skipping, "llama")
     stack = find_stack(fast).forward.__self__
-    assert accelerate(fast, compile=True) and stack.compile
-    assert accelerate(fast) and not stack.compile
+    assert use_fast_path(fast, compile=True) and stack.compile
+    assert use_fast_path(fast) and not stack.compile
     assert find_stack(fast).forward.__self__ is stack
     skipper_of(fast).detach_from(fast)
     assert "forward" not in vars(find_stack(fast))
@@ -300,5 +300,5 @@ def test_a_failing_compiler_is_named(
     monkeypatch.setattr(torch.export, "export", lambda *_: (_ for _ in ()).throw(RuntimeError("no compiler here")))
     compiled.cache_clear()
     with pytest.raises(DlskipError, match=r"no compiler here[\s\S]*install a C\+\+ compiler"):
-        accelerate(fast, compile=True)
+        use_fast_path(fast, compile=True)
     assert not list(tmp_path.rglob("*.pt2"))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlskip.data.batches import left_pad
-from dlskip.fast import accelerate
+from dlskip.fast import use_fast_path
 from dlskip.skip import Threshold, skipper_of
 from dlskip.skip.passes import Pass
 from dlskip.skip.stack import find_layers
@@ -22,7 +22,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def prepared(skipping: Any, reads: str, lean: bool) -> Any:
     """A tiny Llama, eager or with the lean forward."""
     model = skipping("llama", reads=reads)[0].eval().requires_grad_(False)
-    assert not lean or accelerate(model)
+    assert not lean or use_fast_path(model)
     return model
 
 
@@ -64,7 +64,7 @@ def test_a_decoding_step_waits_for_decisions_alone(
     skipping: Any, code: str, rows: int, batch: Any, fill: str
 ) -> None:  # fmt: skip
     model = skipping("llama", kv_fill=fill)[0].eval().requires_grad_(False).to("cuda")
-    assert code == "eager" or accelerate(model, compile=code == "recorded")
+    assert code == "eager" or use_fast_path(model, compile=code == "recorded")
     ids = torch.tensor([[5, 6, 7 + i] for i in range(rows)], device="cuda")
     with skipper_of(model).using(Threshold(0.5, batch)), torch.no_grad():
         cache = model(ids).past_key_values  # no mask: Transformers would look at it, and wait

@@ -14,7 +14,7 @@ from test_fast import KNOWN, decoded, pair, policy_of
 from torch import Tensor
 
 from dlskip.data.batches import left_pad
-from dlskip.fast import accelerate
+from dlskip.fast import use_fast_path
 from dlskip.fast.recorded import Steps
 from dlskip.inference.speculative import speculate
 from dlskip.skip import FullDepth, Sampled, Threshold, skipper_of
@@ -48,7 +48,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def both(skipping: Any, family: str = "llama", **options: Any) -> tuple[Any, Any]:
     """The same model twice, the second recorded."""
     eager, fast = pair(skipping, family, **options)
-    assert accelerate(fast.to(DEVICE), compile=True)
+    assert use_fast_path(fast.to(DEVICE), compile=True)
     return eager.to(DEVICE), fast
 
 
@@ -189,9 +189,9 @@ def test_too_many_rows_take_the_loop(skipping: Any, steps: list[int], monkeypatc
 
 def test_switched_off_again(skipping: Any, steps: list[int]) -> None:
     _, fast = both(skipping)
-    accelerate(fast)
+    use_fast_path(fast)
     decoded(fast, FullDepth(), prompts_of([3]))
     assert not steps
-    accelerate(fast, compile=True)
+    use_fast_path(fast, compile=True)
     decoded(fast, FullDepth(), prompts_of([3]))
     assert steps

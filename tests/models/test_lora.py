@@ -28,7 +28,7 @@ def pair(bias: bool, dtype: torch.dtype = torch.float64, **options: Any) -> tupl
     for name, p in plain.named_parameters():
         if "lora_" in name:
             p.data = torch.randn(p.shape).to(dtype if dtype == torch.float64 else torch.float32)
-    return plain, lora.accelerate(copy.deepcopy(plain))
+    return plain, lora.use_fast_lora(copy.deepcopy(plain))
 
 
 def results(model: nn.Module, x: Tensor) -> list[Tensor]:
