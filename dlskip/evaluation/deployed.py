@@ -1,4 +1,4 @@
-"""A method's weights as they are deployed: LoRA folded in, adapters in the backbone's dtype, the lean forward."""
+"""A method's weights as they are deployed: LoRA folded in, adapters in the backbone's dtype, the fast path."""
 
 from __future__ import annotations
 

@@ -31,10 +31,10 @@ _EVERY_LAYER = ("output_attentions", "output_hidden_states")
 
 
 def use_fast_path(model: nn.Module, *, compile: bool = False) -> bool:
-    """Gives a model with skipping attached the lean forward, where its family has one; returns whether it has.
+    """Gives a model with skipping attached the fast path, where its family has one; returns whether it has.
 
     The weights stay the modules' own (those of Q, K and V become views of one tensor); ``generate()``, hooks and PEFT
-    see the same tree, and what the lean forward does not support takes the eager path. Called again, it switches
+    see the same tree, and what the fast path does not support takes the eager path. Called again, it switches
     compiled code on or off from the next prompt on.
 
     Args:
@@ -127,7 +127,7 @@ class FastStack:
         return self._run
 
     def _may(self, current: Pass, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
-        """Whether this pass can take the lean path; looks at the layers once per prompt."""
+        """Whether this pass can take the fast path; looks at the layers once per prompt."""
         if torch.is_grad_enabled() or current.deciders is not None or current.policy.uses_similarity:
             return False
         config = self.skipper.config

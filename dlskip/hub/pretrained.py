@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dlskip.errors import DlskipError
 from dlskip.fast import use_fast_path
-from dlskip.hub.release import CONFIG, FILES, FULL, LORA_CONFIG, Release, ReleaseConfig, read_json, read_tensors
+from dlskip.hub.release import CONFIG, FILES, LORA_CONFIG, Release, ReleaseConfig, read_json, read_tensors
 from dlskip.models import tuning
 from dlskip.models.artifact import ADAPTERS
 from dlskip.skip import attach, skipper_of
@@ -66,7 +66,7 @@ def from_pretrained(
         dtype: The model's; ``auto`` = as its weights are stored.
         device: None = the CPU.
         trust_remote_code: Whether code in the base model's repository may run.
-        fast: Take the lean forward where the family has one (``dlskip.fast``); False = Transformers' own everywhere.
+        fast: Take the fast path where the family has one (``dlskip.fast``); False = Transformers' own everywhere.
         compile: Decode a single row on a CPU through compiled code: faster, but it needs a C++ compiler, and about a
             minute where a model of this shape is first met on this machine. On CUDA, decode up to 32 rows through
             recorded graphs.
@@ -75,7 +75,7 @@ def from_pretrained(
         DlskipError: Something is missing, broken, out of its range, or belongs to another backbone.
     """
     if compile and not fast:
-        raise DlskipError("only the lean forward is compiled", where="from_pretrained", mend="fast=True, or no compile")
+        raise DlskipError("only the fast path is compiled", where="from_pretrained", mend="fast=True, or no compile")
     folder = _folder(folder_or_id, revision)
     config = _config(folder, backbone)
     config = config.override(threshold=threshold, price=price, batch_policy=batch_policy, kv_fill=kv_fill)
@@ -84,8 +84,8 @@ def from_pretrained(
             raise DlskipError("a budget chooses threshold and price itself", where="from_pretrained", mend="give one")
         config = config.at(budget)
     tuned = folder if (folder / CONFIG).is_file() else folder / "backbone"
-    if dtype == "auto" and (tuned / FULL).is_file():
-        dtype = _stored_dtype(tuned / FULL)
+    if dtype == "auto" and (tuned / tuning.ALL_WEIGHTS).is_file():
+        dtype = _stored_dtype(tuned / tuning.ALL_WEIGHTS)
     config, model = _load_base(config, dtype, device, trust_remote_code)
     with _reading("the tuned weights", tuned, _MEND_BASE):
         merged: Any = tuning.merged(tuning.load_tuned(model, tuned))

@@ -23,12 +23,13 @@ from dlskip import __version__
 from dlskip.config.sections import Section
 from dlskip.errors import DlskipError, offences
 from dlskip.models.artifact import ADAPTERS
+from dlskip.models.tuning import ALL_WEIGHTS
 from dlskip.skip import Threshold, skipper_of
 from dlskip.skip.policy import BatchPolicy
 
 CONFIG = "dlskip_config.json"
-LORA, LORA_CONFIG, FULL = "adapter_model.safetensors", "adapter_config.json", "backbone.safetensors"
-FILES = (CONFIG, ADAPTERS, LORA, LORA_CONFIG, FULL)
+LORA, LORA_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+FILES = (CONFIG, ADAPTERS, LORA, LORA_CONFIG, ALL_WEIGHTS)
 _CARD = Path(__file__).with_name("card.md.j2")
 
 
@@ -135,7 +136,7 @@ class Release:
 
     def __init__(self, model: PreTrainedModel, config: ReleaseConfig, tuned: Path, trained: dict[str, Tensor]) -> None:
         self.model, self.config, self.trained = model, config, trained
-        full = (tuned / FULL).is_file()
+        full = (tuned / ALL_WEIGHTS).is_file()
         self.lora = None if full else (read_json(tuned / LORA_CONFIG), read_tensors(tuned / LORA))
 
     def save_pretrained(self, save_directory: str | Path) -> None:
@@ -186,7 +187,7 @@ class Release:
             config = config.override(threshold=skipper.policy.threshold, batch_policy=skipper.policy.batch, price=price)
         if self.lora is None:
             full = {n: p for n, p in _parameters(self.model).items() if "dlskip" not in n}
-            save_file(full, folder / FULL, metadata={"format": "pt"})
+            save_file(full, folder / ALL_WEIGHTS, metadata={"format": "pt"})
         else:
             peft, tensors = self.lora
             peft = peft | {"base_model_name_or_path": config.base_model, "revision": config.base_revision}

@@ -62,7 +62,7 @@ class FastLinear(LoraLinear):  # type: ignore[misc]
 
 
 def use_fast_lora(model: nn.Module) -> nn.Module:
-    """Gives every LoRA linear of the model the lean forward, in place: the same modules, names and weights."""
+    """Lets every LoRA linear of the model compute as ``FastLinear``, in place: the same modules, names and weights."""
     for module in model.modules():
         if type(module) is LoraLinear:
             module.__class__ = FastLinear

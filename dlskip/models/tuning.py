@@ -20,7 +20,7 @@ from dlskip.models import lora
 from dlskip.skip.stack import find_layers
 
 TEACHER = "teacher"
-_FULL = "backbone.safetensors"
+ALL_WEIGHTS = "backbone.safetensors"  # of a backbone that is tuned in full
 
 
 def _targets(model: nn.Module, which: str) -> list[str]:
@@ -80,7 +80,7 @@ def save_tuned(model: nn.Module, directory: Path) -> None:
         return
     directory.mkdir(parents=True, exist_ok=True)
     state = {n: p.detach().contiguous() for n, p in model.named_parameters() if "dlskip" not in n}
-    save_file(state, directory / _FULL, metadata={"format": "pt"})
+    save_file(state, directory / ALL_WEIGHTS, metadata={"format": "pt"})
 
 
 def load_tuned(model: nn.Module, directory: Path, *, trainable: bool = False) -> nn.Module:
@@ -90,8 +90,8 @@ def load_tuned(model: nn.Module, directory: Path, *, trainable: bool = False) ->
         DlskipError: Nothing was saved there, or it belongs to another backbone.
     """
     try:
-        if (directory / _FULL).is_file():
-            state = load_file(directory / _FULL)
+        if (directory / ALL_WEIGHTS).is_file():
+            state = load_file(directory / ALL_WEIGHTS)
             if differing := state.keys() ^ {n for n, _ in model.named_parameters() if "dlskip" not in n}:
                 raise DlskipError(f"weights of another backbone: {min(differing)}", where=str(directory))
             model.load_state_dict(state, strict=False)  # tied and skipping's own tensors are not in the file

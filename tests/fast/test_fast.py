@@ -1,4 +1,4 @@
-"""The lean forward against the eager one: the same logits, decisions and cache, whatever is skipped."""
+"""The fast path against the eager one: the same logits, decisions and cache, whatever is skipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KNOWN = ["llama", "mistral", "qwen2"]
 
 
 def pair(skipping: Any, family: str, **options: Any) -> tuple[Any, Any]:
-    """The same model twice, the second with the lean forward."""
+    """The same model twice, the second with the fast path."""
     eager, fast = skipping(family, **options)[0], skipping(family, **options)[0]
     if family == "qwen2":  # fresh biases are zero
         for model in (eager, fast):
@@ -43,7 +43,7 @@ def pair(skipping: Any, family: str, **options: Any) -> tuple[Any, Any]:
 
 
 def ran_fast(model: Any) -> bool:
-    """Whether the last pass took the lean path."""
+    """Whether the last pass took the fast path."""
     return bool(find_stack(model).forward.__self__._blocks)
 
 
@@ -86,11 +86,11 @@ def test_lean_and_eager_agree(
     eager, fast = pair(skipping, family, kv_fill=fill, reads=reads)
     prompts = [[(7 * i + 3 * j) % 300 + 5 for j in range(n)] for i, n in enumerate(lengths)]
     logits, tokens, runs = decoded(eager, policy_of(policy, len(lengths)), prompts)
-    lean, lean_tokens, lean_runs = decoded(fast, policy_of(policy, len(lengths)), prompts)
+    got, got_tokens, got_runs = decoded(fast, policy_of(policy, len(lengths)), prompts)
     assert ran_fast(fast)
-    assert torch.equal(torch.stack(runs), torch.stack(lean_runs))
-    assert torch.equal(tokens, lean_tokens)
-    torch.testing.assert_close(lean, logits, rtol=2e-4, atol=2e-4)
+    assert torch.equal(torch.stack(runs), torch.stack(got_runs))
+    assert torch.equal(tokens, got_tokens)
+    torch.testing.assert_close(got, logits, rtol=2e-4, atol=2e-4)
     assert skipper_of(fast).counter.ran == skipper_of(eager).counter.ran
     assert skipper_of(fast).counter.decided == skipper_of(eager).counter.decided
 

@@ -19,19 +19,20 @@ from dlskip.skip.stack import find_layers
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def prepared(skipping: Any, reads: str, lean: bool) -> Any:
-    """A tiny Llama, eager or with the lean forward."""
+def prepared(skipping: Any, reads: str, fast: bool) -> Any:
+    """A tiny Llama, eager or with the fast path."""
     model = skipping("llama", reads=reads)[0].eval().requires_grad_(False)
-    assert not lean or use_fast_path(model)
+    if fast:
+        assert use_fast_path(model)
     return model
 
 
-@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("reads", ["input", "output"])
 def test_decided_before_the_layer_has_run(
-    skipping: Any, monkeypatch: pytest.MonkeyPatch, reads: str, lean: bool
+    skipping: Any, monkeypatch: pytest.MonkeyPatch, reads: str, fast: bool
 ) -> None:  # fmt: skip
-    model = prepared(skipping, reads, lean)
+    model = prepared(skipping, reads, fast)
     seen: list[str] = []
     note, selection = Pass.note, Pass.selection
 
@@ -56,7 +57,7 @@ def test_decided_before_the_layer_has_run(
 @needs_cuda
 @pytest.mark.parametrize(
     ("code", "fill"),
-    [("eager", "copy"), ("eager", "project"), ("lean", "copy"), ("lean", "project"), ("recorded", "copy")],
+    [("eager", "copy"), ("eager", "project"), ("fast", "copy"), ("fast", "project"), ("recorded", "copy")],
 )
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("batch", ["per_sample", "majority"])
@@ -64,7 +65,8 @@ def test_a_decoding_step_waits_for_decisions_alone(
     skipping: Any, code: str, rows: int, batch: Any, fill: str
 ) -> None:  # fmt: skip
     model = skipping("llama", kv_fill=fill)[0].eval().requires_grad_(False).to("cuda")
-    assert code == "eager" or use_fast_path(model, compile=code == "recorded")
+    if code != "eager":
+        assert use_fast_path(model, compile=code == "recorded")
     ids = torch.tensor([[5, 6, 7 + i] for i in range(rows)], device="cuda")
     with skipper_of(model).using(Threshold(0.5, batch)), torch.no_grad():
         cache = model(ids).past_key_values  # no mask: Transformers would look at it, and wait
@@ -86,9 +88,9 @@ def no_waiting() -> Iterator[None]:
 
 
 @needs_cuda
-@pytest.mark.parametrize("lean", [False, True])
-def test_the_same_tokens_as_on_the_cpu(skipping: Any, lean: bool) -> None:
-    model = prepared(skipping, "input", lean)
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_same_tokens_as_on_the_cpu(skipping: Any, fast: bool) -> None:
+    model = prepared(skipping, "input", fast)
     prompts = left_pad([[5, 6, 7], [8, 9], [10, 11, 12, 13]], 2)
     with skipper_of(model).using(Threshold(0.5)):
         here = model.generate(**prompts, max_new_tokens=6, do_sample=False)

@@ -69,11 +69,11 @@ def test_recorded_and_eager_agree(
     steps.clear()
     eager, fast = both(skipping, family, prices=(0.5, 2.0) if priced else None)
     logits, tokens, runs = decoded(eager, policy_of(policy, len(lengths)), prompts_of(lengths))
-    lean, lean_tokens, lean_runs = decoded(fast, policy_of(policy, len(lengths)), prompts_of(lengths))
+    got, got_tokens, got_runs = decoded(fast, policy_of(policy, len(lengths)), prompts_of(lengths))
     assert steps == [len(lengths)] * 4
-    assert torch.equal(torch.stack(runs), torch.stack(lean_runs))
-    assert torch.equal(tokens, lean_tokens)
-    torch.testing.assert_close(lean, logits, rtol=2e-4, atol=2e-4)
+    assert torch.equal(torch.stack(runs), torch.stack(got_runs))
+    assert torch.equal(tokens, got_tokens)
+    torch.testing.assert_close(got, logits, rtol=2e-4, atol=2e-4)
     assert skipper_of(fast).counter.ran == skipper_of(eager).counter.ran
     assert skipper_of(fast).counter.decided == skipper_of(eager).counter.decided
 
@@ -84,10 +84,10 @@ def test_a_price_for_every_row(skipping: Any, rows: int) -> None:
     prices = torch.tensor([0.5, 1.0, 2.0])[-rows:].to(DEVICE)
     prompts = prompts_of([3, 5, 4][:rows])
     logits, tokens, runs = decoded(eager, Threshold(0.5, price=prices), prompts)
-    lean, lean_tokens, lean_runs = decoded(fast, Threshold(0.5, price=prices), prompts)
-    assert torch.equal(tokens, lean_tokens)
-    assert torch.equal(torch.stack(runs), torch.stack(lean_runs))
-    torch.testing.assert_close(lean, logits, rtol=2e-4, atol=2e-4)
+    got, got_tokens, got_runs = decoded(fast, Threshold(0.5, price=prices), prompts)
+    assert torch.equal(tokens, got_tokens)
+    assert torch.equal(torch.stack(runs), torch.stack(got_runs))
+    torch.testing.assert_close(got, logits, rtol=2e-4, atol=2e-4)
 
 
 def test_two_outputs_keep_their_caches_apart(skipping: Any) -> None:

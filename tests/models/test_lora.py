@@ -1,4 +1,4 @@
-"""The lean LoRA linear against PEFT's own: same outputs, same gradients, same files."""
+"""The fast LoRA linear against PEFT's own: same outputs, same gradients, same files."""
 
 from __future__ import annotations
 
