@@ -52,7 +52,7 @@ def skipping() -> Make:
     ) -> tuple[Any, Skipper]:
         model: Any = tiny(family, layers=layers, seed=seed)
         if lora:
-            model = tuning.add(model, Tune(r=4))
+            model = tuning.make_trainable(model, Tune(r=4))
             _randomise(tuning.backbone_parameters(model), 0.1, seed + 1)
         skipper = attach(model, bottleneck=8, **options)
         _randomise(skipper.adapters(), 0.2, seed + 2)
