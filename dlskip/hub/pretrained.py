@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dlskip.errors import DlskipError
 from dlskip.fast import use_fast_path
-from dlskip.hub.release import CONFIG, FILES, LORA_CONFIG, Release, ReleaseConfig, read_json, read_tensors
+from dlskip.hub.release import CONFIG, FILES, LORA_CONFIG, SHIPPED, Release, ReleaseConfig, read_json, read_tensors
 from dlskip.models import tuning
 from dlskip.models.artifact import ADAPTERS
+from dlskip.models.packaged import is_packaged, packaged
 from dlskip.skip import attach, skipper_of
 from dlskip.skip.policy import BatchPolicy
 from dlskip.skip.stack import find_layers
@@ -50,8 +51,8 @@ def from_pretrained(
     The model's own ``save_pretrained`` and ``push_to_hub`` are those of ``dlskip.hub.release.Release``.
 
     Args:
-        folder_or_id: Folder or hub id that ``save_pretrained`` or ``push_to_hub`` wrote, or a pipeline artifact that
-            skips (``artifacts/ours/smollm2-0``).
+        folder_or_id: Folder or hub id that ``save_pretrained`` or ``push_to_hub`` wrote, a pipeline artifact that
+            skips (``artifacts/ours/smollm2-0``), or the name of a model that comes with dlskip (``smollm2-135m``).
         threshold: A layer is skipped iff its controller's probability exceeds it; 1 skips none. None = the
             checkpoint's, else 0.5.
         price: Of a layer (lambda), for controllers that are told one; a higher one skips more. None = the checkpoint's,
@@ -60,8 +61,9 @@ def from_pretrained(
         batch_policy: Who decides in a batch (see ``dlskip.skip.Threshold``). None = the checkpoint's, else
             ``per_sample``.
         kv_fill: Keys and values of skipped layers (method §6). None = as trained.
-        backbone: Folder or hub id of the base model. None = what the checkpoint names; for an artifact, what its LoRA
-            names if that is a folder, or ``models/<name>`` beside ``artifacts/``.
+        backbone: Folder or hub id of the base model, or a name that ``dlskip.models.packaged`` makes (``smollm2``).
+            None = what the checkpoint names; for an artifact, what its LoRA names if that is a folder, or
+            ``models/<name>`` beside ``artifacts/``.
         revision: Branch, tag or commit, if it is a hub id.
         dtype: The model's; ``auto`` = as its weights are stored.
         device: None = the CPU.
@@ -110,12 +112,32 @@ def from_pretrained(
     return merged  # type: ignore[no-any-return]
 
 
-def release(artifact: str | Path, folder: str | Path, *, backbone: str | Path | None = None) -> None:
-    """Turns a pipeline artifact into a folder to publish (arguments and errors: see ``from_pretrained``).
+def release(
+    artifact: str | Path,
+    folder: str | Path,
+    *,
+    backbone: str | Path | None = None,
+    threshold: float | None = None,
+    dtype: str | torch.dtype | None = None,
+    about: str | None = None,
+) -> None:
+    """Turns a pipeline artifact into a folder to publish (errors: see ``from_pretrained``).
 
-    Others can load it without naming a backbone if that is a hub id: ``backbone="HuggingFaceTB/..."``.
+    Others can load it without naming a backbone if that is a hub id or a packaged one.
+
+    Args:
+        artifact: As for ``from_pretrained``.
+        folder: To write.
+        backbone: As for ``from_pretrained``; None = also the packaged model that the workflow made it from.
+        threshold: To be stored; None = the artifact's, else 0.5.
+        dtype: That adapters and LoRA are stored in; None = as trained (float32). Heads stay float32.
+        about: What it was trained on, for the model card (Markdown).
+
+    Example:
+        >>> dlskip.release("artifacts/ours/smollm2-0", "published", dtype="bfloat16")
     """
-    from_pretrained(artifact, backbone=backbone).save_pretrained(folder)
+    model: Any = from_pretrained(artifact, backbone=backbone or _made_from(Path(artifact)), threshold=threshold)
+    model.save_pretrained(folder, dtype=dtype, about=about)
 
 
 def calibrated(model: nn.Module, calibration: dict[str, Any]) -> None:
@@ -170,7 +192,11 @@ def _reading(what: str, where: str | Path, mend: str) -> Iterator[None]:
 def _folder(folder_or_id: str | Path, revision: str | None) -> Path:
     if Path(folder_or_id).is_dir():
         return Path(folder_or_id)
-    with _reading("the model", folder_or_id, _MEND_HUB):
+    shipped = {path.name: path for path in SHIPPED.iterdir() if path.is_dir()} if SHIPPED.is_dir() else {}
+    if str(folder_or_id) in shipped:
+        return shipped[str(folder_or_id)]
+    mend = "; ".join([_MEND_HUB, *(f"dlskip brings {name}" for name in shipped)])
+    with _reading("the model", folder_or_id, mend):
         return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=list(FILES)))
 
 
@@ -207,11 +233,22 @@ def _base_of(artifact: Path) -> dict[str, str | None]:
     raise DlskipError(f"no base model in {stored}", where=str(artifact), mend=_MEND_BASE)
 
 
+def _made_from(artifact: Path) -> str | None:
+    """The packaged model that an artifact's backbone was made from, which others can make too; None for any other."""
+    noted = artifact.resolve().parents[2] / "models" / artifact.resolve().name.rpartition("-")[0] / "source.json"
+    source = read_json(noted).get("source") if noted.is_file() else None
+    return source if isinstance(source, str) and is_packaged(source) else None
+
+
 def _load_base(
     config: ReleaseConfig, dtype: str | torch.dtype, device: str | torch.device | None, trust_remote_code: bool
 ) -> tuple[ReleaseConfig, PreTrainedModel]:
     """The backbone, and the configuration with its hub revision pinned to a commit."""
     source, revision = config.base_model, config.base_revision
+    if is_packaged(source):
+        wanted = dtype if isinstance(dtype, torch.dtype) else None if dtype == "auto" else getattr(torch, dtype)
+        folder, revision = packaged(source, dtype=wanted, fingerprint=revision, device=str(device or "cpu"))
+        source = str(folder)
     if Path(source).is_absolute() and not Path(source).is_dir():
         raise DlskipError("the base model is not there", where=source, mend=_MEND_BASE)
     with _reading("the base model", source, _MEND_BASE):

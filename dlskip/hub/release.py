@@ -23,6 +23,7 @@ from dlskip import __version__
 from dlskip.config.sections import Section
 from dlskip.errors import DlskipError, offences
 from dlskip.models.artifact import ADAPTERS
+from dlskip.models.packaged import is_packaged
 from dlskip.models.tuning import ALL_WEIGHTS
 from dlskip.skip import Threshold, skipper_of
 from dlskip.skip.policy import BatchPolicy
@@ -30,6 +31,7 @@ from dlskip.skip.policy import BatchPolicy
 CONFIG = "dlskip_config.json"
 LORA, LORA_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 FILES = (CONFIG, ADAPTERS, LORA, LORA_CONFIG, ALL_WEIGHTS)
+SHIPPED = Path(__file__).parents[1] / "pretrained"  # trained models that come with dlskip, by name
 _CARD = Path(__file__).with_name("card.md.j2")
 
 
@@ -38,8 +40,8 @@ class ReleaseConfig(Section):
 
     format_version: Literal[1] = 1
     dlskip_version: str = __version__
-    base_model: str = Field(description="hub id, or absolute path of a folder")
-    base_revision: str | None = Field(None, description="hub commit of the base model")
+    base_model: str = Field(description="hub id, a packaged model's name, or absolute path of a folder")
+    base_revision: str | None = Field(None, description="hub commit of the base model, or SHA-256 of the packaged file")
     layers: int = Field(ge=3, description="L")
     bottleneck: int = Field(ge=1, description="r of the adapters")
     controller_reads: Literal["input", "output"]
@@ -139,15 +141,21 @@ class Release:
         full = (tuned / ALL_WEIGHTS).is_file()
         self.lora = None if full else (read_json(tuned / LORA_CONFIG), read_tensors(tuned / LORA))
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, *, dtype: str | torch.dtype | None = None, about: str | None = None
+    ) -> None:
         """Writes adapters, heads, LoRA, configuration and a model card: what ``dlskip.from_pretrained`` reads.
 
         Of a backbone that was tuned in full all weights are written, in the model's dtype; otherwise none.
 
         Args:
             save_directory: Made if it is not there.
+            dtype: That adapters and LoRA are stored in; None = as they were read. Heads stay float32.
+            about: What it was trained on, for the model card (Markdown).
         """
-        self._write(Path(save_directory), str(save_directory))
+        folder = Path(save_directory)
+        shipped = folder.resolve().parent == SHIPPED.resolve()
+        self._write(folder, folder.name if shipped else str(save_directory), dtype, about)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None,
@@ -174,13 +182,17 @@ class Release:
                 repo_id=name, folder_path=folder, revision=revision, commit_message=commit_message, create_pr=create_pr
             )
 
-    def _write(self, folder: Path, source: str) -> None:
+    def _write(
+        self, folder: Path, source: str, dtype: str | torch.dtype | None = None, about: str | None = None
+    ) -> None:
+        stored = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         folder.mkdir(parents=True, exist_ok=True)
         skipper = skipper_of(self.model)
         now = _parameters(skipper)
         # A tensor that has not changed since it was loaded and cast is written as it was trained.
         kept = {n: t if torch.equal(t.to(now[n].dtype), now[n]) else now[n].float() for n, t in self.trained.items()}
-        save_file(kept, folder / ADAPTERS)
+        heads = {n: t for n, t in kept.items() if ".head." in n}  # small, and what decides
+        save_file(_cast(kept, stored) | heads, folder / ADAPTERS)
         config = self.config.override(dlskip_version=__version__)
         if isinstance(skipper.policy, Threshold):
             price = skipper.policy.price if isinstance(skipper.policy.price, float) else None
@@ -192,9 +204,13 @@ class Release:
             peft, tensors = self.lora
             peft = peft | {"base_model_name_or_path": config.base_model, "revision": config.base_revision}
             (folder / LORA_CONFIG).write_text(json.dumps(peft, indent=1, sort_keys=True) + "\n")
-            save_file(tensors, folder / LORA, metadata={"format": "pt"})
+            save_file(_cast(tensors, stored), folder / LORA, metadata={"format": "pt"})
         config.write(folder)
-        _card(config, source, self.lora is not None).save(folder / "README.md")
+        _card(config, source, self.lora is not None, about).save(folder / "README.md")
+
+
+def _cast(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    return tensors if dtype is None else {name: t.to(dtype) for name, t in tensors.items()}
 
 
 def _parameters(module: nn.Module) -> dict[str, Tensor]:
@@ -203,13 +219,22 @@ def _parameters(module: nn.Module) -> dict[str, Tensor]:
     return {n: p.detach().cpu().contiguous() for n, p in found}
 
 
-def _card(config: ReleaseConfig, source: str, lora: bool) -> ModelCard:
-    base = None if Path(config.base_model).is_absolute() else config.base_model
+def _card(config: ReleaseConfig, source: str, lora: bool, about: str | None) -> ModelCard:
+    made = is_packaged(config.base_model)
+    base = None if made or Path(config.base_model).is_absolute() else config.base_model
     data = ModelCardData(
         base_model=base, library_name="dlskip", pipeline_tag="text-generation",
         tags=["dlskip", "layer-skipping", "dynamic-depth", *(["lora"] if lora else [])],
     )  # fmt: skip
     card: ModelCard = ModelCard.from_template(
-        data, str(_CARD), title=Path(source).name, source=source, config=config, hub_base=base, lora=lora
+        data,
+        str(_CARD),
+        title=Path(source).name,
+        source=source,
+        config=config,
+        hub_base=base,
+        lora=lora,
+        made=made,
+        about=about,
     )
     return card

