@@ -1,12 +1,12 @@
-"""Stage baselines: make a method that ours is compared with: train it, or work out which layers it drops."""
+"""Stage baselines: which layers a method that ours is compared with drops at each share."""
 
 from dlskip import config
-from dlskip.methods import registry
+from dlskip.methods import baselines
 from dlskip.workflow.script import stage
 
 
 def main(method: str, backbone: str, seed: int) -> None:
-    registry.make(config.load_params(backbone=backbone), method, backbone, seed)
+    baselines.make(config.load_params(backbone=backbone), method, backbone, seed)
 
 
 if __name__ == "__main__":

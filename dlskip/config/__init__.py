@@ -70,6 +70,8 @@ class Params(Section):
         for key, names in (("methods", grid.methods), ("timed", grid.timed)):
             if lost := [name for name in names if name not in made]:
                 raise ValueError(f"grid.{key} names {lost}: list each in grid.baselines or grid.ablations too")
+        if grid.trained != (needed := [name for name in grid.baselines if self.baselines.trains(name)]):
+            raise ValueError(f"grid.trained must be {needed}: the baselines with a `train` section, in their order")
         if unknown := [name for name in grid.ablations if name not in self.ablations.variants]:
             raise ValueError(f"grid.ablations names {unknown}, which `ablations.variants` does not define")
         return self

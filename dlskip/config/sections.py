@@ -22,6 +22,7 @@ class Grid(Section):
     seeds: list[int] = Field(min_length=1)
     methods: list[Name] = Field(min_length=1, description="what is evaluated: rows of the tables, in their order")
     baselines: list[Name] = Field([], description="those of them that stage `baselines` makes")
+    trained: list[Name] = Field([], description="those of the baselines that train a model for each share")
     ablations: list[Name] = Field([], description="those of them that stage `ablations` trains")
     timed: list[Name] = Field([], description="those of them whose speed is measured")
 

@@ -135,6 +135,12 @@ class Variant(Section):
     )
     against: Name = Field("ours", description="the method that it differs from in one part")
 
+    @model_validator(mode="after")
+    def _stages_are_in_order(self) -> Variant:
+        if self.stages != (ordered := [s for s in ("skip_pretrain", "rl", "mixer") if s in self.stages]):
+            raise ValueError(f"stages must be in their order, each once: {ordered}")
+        return self
+
 
 class Ablations(Section):
     """Our method with one part changed or left out, each a method of its own."""

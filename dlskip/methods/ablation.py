@@ -1,23 +1,24 @@
-"""Our method with one part changed or left out: ``ablations.variants`` of params.yaml, each a method of its own."""
+"""Our method with one part changed or left out: ``ablations.variants`` of params.yaml, each a method of its own.
+
+A variant goes through the steps of ours, each in ``artifacts/<variant>/<backbone>-<seed>/<step>/``. A step that it
+leaves out hands on the weights that came before: its artifact only names them.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
-from dlskip.config import Params, varied
+from dlskip.config import Params, Variant, varied
 from dlskip.errors import DlskipError
-from dlskip.methods.base import FULL, Setting, write_plan
 from dlskip.models import artifact
-from dlskip.steps.mixer import mixer
-from dlskip.steps.pretrain import skip_pretrain
-from dlskip.steps.reinforce import rl
-from dlskip.training import checkpoint
 
-_STAGES = {"skip_pretrain": skip_pretrain, "rl": rl, "mixer": mixer}
+# The module of dlskip.steps that holds each. Imported when asked for, so that a step does not depend on the others.
+STEPS = {"skip_pretrain": "pretrain", "rl": "reinforce", "mixer": "mixer"}
 
 
-def ablation(params: Params, name: str, backbone: str, seed: int) -> None:
-    """Trains a variant's stages one after another, each in ``artifacts/<name>/<backbone>-<seed>/<stage>/``.
+def ablation(params: Params, name: str, step: str, backbone: str, seed: int) -> None:
+    """Makes one step of a variant: trains it with what the variant changes, or hands on what came before.
 
     Raises:
         DlskipError: No variant has that name.
@@ -25,11 +26,31 @@ def ablation(params: Params, name: str, backbone: str, seed: int) -> None:
     if name not in params.ablations.variants:
         known = ", ".join(params.ablations.variants)
         raise DlskipError(f"no variant {name!r}", where="params.yaml: ablations.variants", mend=f"one of {known}")
-    variant = params.ablations.variants[name]
-    changed, out = varied(params, variant), artifact.directory(name, backbone, seed)
-    start = artifact.directory(variant.start, backbone, seed)
-    for stage in variant.stages:
-        _STAGES[stage](changed, backbone, seed, start=start, out=out / stage, part_of=out)
-        start = out / stage
-    write_plan(name, out, [Setting(name=FULL, weights=str(start), adapters=True)], Path(__file__))
-    checkpoint.forget(out)
+    variant, out = params.ablations.variants[name], artifact.directory(name, backbone, seed) / step
+    start = _before(variant, out, backbone, seed)
+    if step in variant.stages:
+        train = getattr(import_module(f"dlskip.steps.{STEPS[step]}"), step)
+        train(varied(params, variant), backbone, seed, start=start, out=out)
+    else:
+        artifact.hand_on(start, out)
+
+
+def weights_of(name: str, backbone: str, seed: int) -> Path:
+    """The artifact whose weights a variant ends with.
+
+    Raises:
+        DlskipError: It has not been made.
+    """
+    last = artifact.directory(name, backbone, seed) / list(STEPS)[-1]
+    if not last.is_dir():
+        raise DlskipError("no such artifact", where=str(last), mend="dvc repro")
+    return artifact.with_weights(last)
+
+
+def _before(variant: Variant, out: Path, backbone: str, seed: int) -> Path:
+    """The artifact that a step starts from."""
+    steps = list(STEPS)
+    index = steps.index(out.name)
+    if index == 0:
+        return artifact.directory(variant.start, backbone, seed)
+    return artifact.with_weights(out.with_name(steps[index - 1]))

@@ -1,7 +1,7 @@
 """What a method is: how it is made, and the settings it is evaluated at.
 
 A baseline's stage writes ``artifacts/<method>/<backbone>-<seed>/plan.json``: its settings, and hashes of the weights
-they use and of the method's own code, so that a change of either makes the evaluation stale.
+of other artifacts and of the method's own code, so that a change of either makes the evaluation stale.
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ class Method:
     name: str
 
     def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
-        """Trains or calibrates what the method needs and returns its settings (stage ``baselines``)."""
+        """Works out, or measures, the settings to evaluate (stage ``baselines``)."""
+        raise NotImplementedError
+
+    def train(self, params: Params, backbone: str, seed: int, share: float) -> None:
+        """Trains the model of one of ``evaluate.shares``, if the method has some (stage ``train_baselines``)."""
         raise NotImplementedError
 
     def settings(self, params: Params, backbone: str, seed: int) -> list[Setting]:
@@ -92,18 +96,19 @@ def shared(params: Params, backbone: str, weights: Path, *, adapters: bool = Fal
 
 
 def make(method: Method, params: Params, backbone: str, seed: int) -> None:
-    """Trains or calibrates a method and writes its plan."""
+    """Works out a method's settings and writes its plan."""
     settings = method.make(params, backbone, seed)
     code = Path(str(sys.modules[type(method).__module__].__file__))
     write_plan(method.name, artifact.directory(method.name, backbone, seed), settings, code)
 
 
 def write_plan(method: str, directory: Path, settings: list[Setting], code: Path) -> None:
-    """Writes ``plan.json`` with the hashes of the weights that it names and of the method's file."""
+    """Writes ``plan.json`` with the hashes of other artifacts' weights that it names and of the method's file."""
     directory.mkdir(parents=True, exist_ok=True)
     used = sorted({setting.weights for setting in settings})
+    others = [w for w in used if not Path(w).is_relative_to(directory)]  # what lies beside the plan is a dep itself
     plan = Plan(
-        method=method, weights_sha256={w: _hash(Path(w)) for w in used}, settings=settings,
+        method=method, weights_sha256={w: artifact.weights_sha256(Path(w)) for w in others}, settings=settings,
         code_sha256=hashlib.sha256(code.read_bytes()).hexdigest(),
     )  # fmt: skip
     (directory / PLAN).write_text(plan.model_dump_json(indent=1) + "\n")
@@ -122,11 +127,3 @@ def read_plan(directory: Path) -> Plan:
         return Plan.model_validate_json(path.read_text())
     except ValidationError as error:
         raise DlskipError(offences(error, Setting.model_fields), where=str(path), mend="dvc repro") from error
-
-
-def _hash(directory: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(directory.rglob("*.safetensors")):
-        digest.update(path.relative_to(directory).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

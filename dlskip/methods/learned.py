@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dlskip.config import Params
-from dlskip.methods.base import FULL, Method, Setting, read_plan
+from dlskip.methods.ablation import weights_of
+from dlskip.methods.base import FULL, Method, Setting
 from dlskip.models import artifact
 from dlskip.skip import FullDepth, Policy, Threshold
 from dlskip.skip.policy import BatchPolicy
@@ -32,8 +31,8 @@ class Learned(Method):
 
     def settings(self, params: Params, backbone: str, seed: int) -> list[Setting]:
         """Nothing skipped, then each threshold; each price, if the controllers are told it."""
-        where = artifact.directory(self.name, backbone, seed)
-        weights = where if self.name == "ours" else Path(read_plan(where).settings[0].weights)
+        ours = self.name == "ours"
+        weights = artifact.directory(self.name, backbone, seed) if ours else weights_of(self.name, backbone, seed)
         priced = artifact.as_trained(params, weights).model.prices is not None
         prices, thresholds = (f"price {p}" for p in params.evaluate.prices), map(str, params.evaluate.thresholds)
         names = [FULL, *(prices if priced else thresholds)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor, nn
 
 from dlskip.config import Params
@@ -11,10 +9,10 @@ from dlskip.data.batches import Batch
 from dlskip.methods.base import Method, Setting, dropping, shared
 from dlskip.methods.layer_sets import block
 from dlskip.models import artifact
+from dlskip.models.backbone import layer_count
 from dlskip.models.tuning import backbone_parameters
 from dlskip.skip import Policy, skipper_of
 from dlskip.steps.supervised import Supervised
-from dlskip.training import checkpoint
 from dlskip.training.loop import Metrics
 from dlskip.training.stage import TrainingStage
 
@@ -37,24 +35,20 @@ class Static(Method):
     name = "static"
 
     def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
-        start, out = artifact.directory("vanilla", backbone, seed), artifact.directory(self.name, backbone, seed)
-        settings = []
-        for setting in shared(params, backbone, start):
-            skip = block(float(setting.name), setting.layers, params.baselines.static.block)
-            self._train(params, backbone, seed, start, out / setting.name, skip, setting.layers)
-            settings.append(setting.model_copy(update={"skip": skip, "weights": str(out / setting.name)}))
-        checkpoint.forget(out)
-        return settings
+        out, where = artifact.directory(self.name, backbone, seed), params.baselines.static.block
+        return [
+            s.model_copy(update={"skip": block(float(s.name), s.layers, where), "weights": str(out / s.name)})
+            for s in shared(params, backbone, out)
+        ]
 
-    def _train(
-        self, params: Params, backbone: str, seed: int, start: Path, out: Path, skip: list[int], layers: int
-    ) -> None:
-        config = params.baselines.static
+    def train(self, params: Params, backbone: str, seed: int, share: float) -> None:
+        config, layers = params.baselines.static, layer_count(backbone, params.backbones[backbone])
+        start, out = artifact.directory("vanilla", backbone, seed), artifact.directory(self.name, backbone, seed)
         stage = TrainingStage(
-            params, "baselines", backbone, seed, config.train, {"static": config}, out, part_of=out.parent
+            params, "train_baselines", backbone, seed, config.train, {"static": config}, out / str(share)
         )
         model, tokenizer = artifact.build(params, backbone, weights=start, adapters=False)
-        step = Cut(model, dropping(skip, layers))
+        step = Cut(model, dropping(block(share, layers, config.block), layers))
         stage.run(step, model, stage.examples(tokenizer, stage.tasks, "train"), tokenizer.pad_token_id)
 
 

@@ -7,6 +7,7 @@ Only tensors and JSON are read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -24,6 +25,7 @@ from dlskip.skip.stack import causal_lm
 
 ROOT = Path("artifacts")
 ADAPTERS = "skip.safetensors"
+SAME_AS = "same_as.json"  # of a step that an ablation leaves out: whose weights it goes on with
 
 
 def directory(method: str, name: str, seed: int, root: Path = ROOT) -> Path:
@@ -114,6 +116,27 @@ def as_trained(params: config.Params, source: Path) -> config.Params:
     info = json.loads((source / "skip.json").read_text())
     known = {name: info.get(name) for name in ("bottleneck", "controller_reads", "kv_fill", "prices")}
     return params.model_copy(update={"model": params.model.model_copy(update=known)})
+
+
+def hand_on(start: Path, out: Path) -> None:
+    """Writes an artifact that has no weights of its own: it names those of ``start``, and their hash."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SAME_AS).write_text(json.dumps({"weights": str(start), "sha256": weights_sha256(start)}, indent=1) + "\n")
+
+
+def with_weights(directory: Path) -> Path:
+    """The artifact itself, or the one that ``hand_on`` named in it."""
+    named = directory / SAME_AS
+    return Path(json.loads(named.read_text())["weights"]) if named.is_file() else directory
+
+
+def weights_sha256(directory: Path) -> str:
+    """A hash of an artifact's tensors; what else lies beside them does not count."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*.safetensors")):
+        digest.update(path.relative_to(directory).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def load_skip(skipper: Skipper, directory: Path) -> None:

@@ -87,22 +87,17 @@ class Mix(Step):
         return collapse_alarms(step, measured, self.rl, self.skipper.num_layers)
 
 
-def mixer(
-    params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None,
-    part_of: Path | None = None,
-) -> None:  # fmt: skip
+def mixer(params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None) -> None:
     """Everything, under the policy's own masks: method ``ours``.
 
     Args:
         params, backbone, seed: What is run.
         start: Artifact to start from; default the model with RL-trained controllers.
-        out, part_of: As of ``TrainingStage``.
+        out: As of ``TrainingStage``.
     """
     config, out = params.mixer, out or artifact.directory("ours", backbone, seed)
     start = start or artifact.directory("rl", backbone, seed)
-    stage = TrainingStage(
-        params, "mixer", backbone, seed, config.train, {"mixer": config, "rl": params.rl}, out, part_of
-    )
+    stage = TrainingStage(params, "mixer", backbone, seed, config.train, {"mixer": config, "rl": params.rl}, out)
     model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
     examples = stage.examples(tokenizer, stage.tasks, "train")
     step = Mix(model, config, params.rl, stage.held_out(tokenizer, params.rl.eval_examples))

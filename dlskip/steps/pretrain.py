@@ -83,20 +83,17 @@ class Pretrain(Step):
 
 
 def skip_pretrain(
-    params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None,
-    part_of: Path | None = None,
-) -> None:  # fmt: skip
+    params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None
+) -> None:
     """Backbone and adapters learn to live with random skips.
 
     Args:
         params, backbone, seed: What is run.
         start: Artifact whose adapters it starts from, if it has any; default the initialised ones.
-        out, part_of: As of ``TrainingStage``.
+        out: As of ``TrainingStage``.
     """
     config, start = params.skip_pretrain, start or artifact.directory("adapter_init", backbone, seed)
-    stage = TrainingStage(
-        params, "skip_pretrain", backbone, seed, config.train, {"skip_pretrain": config}, out, part_of
-    )
+    stage = TrainingStage(params, "skip_pretrain", backbone, seed, config.train, {"skip_pretrain": config}, out)
     weights = artifact.start_weights(params, backbone, seed)
     skip = start if (start / artifact.ADAPTERS).is_file() else None
     model, tokenizer = artifact.build(params, backbone, weights=weights, skip=skip)

@@ -224,19 +224,16 @@ def collapse_alarms(step: int, measured: dict[str, float], config: RL, layers: i
     return [{"step": step, "kind": kind, "message": message} for kind, message in found]
 
 
-def rl(
-    params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None,
-    part_of: Path | None = None,
-) -> None:  # fmt: skip
+def rl(params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None) -> None:
     """Controllers learn which layers to skip.
 
     Args:
         params, backbone, seed: What is run.
         start: Artifact to start from; default the skip-pretrained model.
-        out, part_of: As of ``TrainingStage``.
+        out: As of ``TrainingStage``.
     """
     config, start = params.rl, start or artifact.directory("skip_pretrain", backbone, seed)
-    stage = TrainingStage(params, "rl", backbone, seed, config.train, {"rl": config}, out, part_of)
+    stage = TrainingStage(params, "rl", backbone, seed, config.train, {"rl": config}, out)
     model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
     skipper_of(model).init_heads(config.init_skip)
     examples = stage.examples(tokenizer, stage.tasks, "train")

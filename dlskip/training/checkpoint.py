@@ -114,33 +114,6 @@ def clear(path: Path) -> None:
         shutil.rmtree(path.with_name(name), ignore_errors=True)
 
 
-def _kept(whole: Path) -> Path:
-    return ROOT / f"parts-{hashlib.sha256(str(whole).encode()).hexdigest()[:16]}"
-
-
-def remember(whole: Path, key: str, part: Path) -> None:
-    """Keeps a finished part of the artifact ``whole``, which DVC deletes if the stage is killed and started again."""
-    kept = _kept(whole) / key
-    temporary = kept.with_name(key + ".new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(part, temporary)
-    temporary.replace(kept)
-
-
-def recall(whole: Path, key: str, part: Path) -> bool:
-    """Puts a part that ``remember`` kept back in its place; False if there is none."""
-    kept = _kept(whole) / key
-    if not kept.is_dir():
-        return False
-    shutil.copytree(kept, part, dirs_exist_ok=True)
-    return True
-
-
-def forget(whole: Path) -> None:
-    """Removes the kept parts of an artifact that is complete."""
-    shutil.rmtree(_kept(whole), ignore_errors=True)
-
-
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     parameters: Iterable[Any] = (p for group in optimizer.param_groups for p in group["params"])
     return {

@@ -32,17 +32,15 @@ class TrainingStage:
         train: The run's length and learning rate.
         config: The sections that determine the result, for the provenance and the resume key.
         out: Output directory; default ``artifacts/<stage>/<backbone>-<seed>``.
-        part_of: The artifact of several runs that this is one of. A finished part is kept aside until all are there
-            (``checkpoint.forget``), so that a killed stage does not train it again.
     """
 
     def __init__(
         self, params: Params, stage: str, backbone: str, seed: int, train: Train, config: dict[str, BaseModel],
-        out: Path | None = None, part_of: Path | None = None,
+        out: Path | None = None,
     ) -> None:  # fmt: skip
         self.params, self.stage, self.backbone, self.seed, self.train = params, stage, backbone, seed, train
         self.config = {"model": params.model, **config}
-        self.out, self.part_of = out or artifact.directory(stage, backbone, seed), part_of
+        self.out = out or artifact.directory(stage, backbone, seed)
         self.tasks = [*params.prepare.nlu, *params.prepare.mt]
         self.started, self.data = time.time(), data_sha256(DATA)
         torch.manual_seed(seed)  # the model is built next: fresh LoRA, adapters and heads are drawn at random
@@ -65,12 +63,8 @@ class TrainingStage:
             "backbone": self.params.backbones[self.backbone].model_dump(), "out": str(self.out), "device": device,
             "start": checkpoint.fingerprint(step),
         }  # fmt: skip
-        key = checkpoint.key(self.stage, **identity)
-        if self.part_of and checkpoint.recall(self.part_of, key, self.out):
-            return
-        run = TrainingRun(
-            self.stage, self.train, examples, pad, self.seed, device, checkpoint.ROOT / key, held_out_every
-        )  # fmt: skip
+        resume = checkpoint.ROOT / checkpoint.key(self.stage, **identity)
+        run = TrainingRun(self.stage, self.train, examples, pad, self.seed, device, resume, held_out_every)
         if not train(step, run, self.out):
             return
         artifact.save(model, self.out)
@@ -83,6 +77,4 @@ class TrainingStage:
                 "tokens": Batches(examples, pad, self.train.batch, self.seed).tokens(steps),
             },
         )  # fmt: skip
-        if self.part_of:
-            checkpoint.remember(self.part_of, key, self.out)
         finish(run)

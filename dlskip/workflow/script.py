@@ -20,8 +20,12 @@ HELP = {
     "backbone": "a name under `backbones` in params.yaml",
     "kind": "nlu (answers to choose from) or mt (translations)",
     "method": "a name under `grid.methods` in params.yaml",
+    "share": "of the layers that are dropped",
+    "step": "of training",
     "seed": "of the order of examples, masks and actions",
 }
+TYPES: dict[str, type] = {"seed": int, "share": float}
+CHOICES = {"kind": ("nlu", "mt"), "step": ("skip_pretrain", "rl", "mixer")}
 
 
 def stage(main: Callable[..., Any], *arguments: str) -> None:
@@ -32,9 +36,9 @@ def stage(main: Callable[..., Any], *arguments: str) -> None:
     epilog = "Everything else stands in params.yaml. `dvc repro` runs what is out of date."
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__, epilog=epilog)
     for name in arguments:
-        choices = ("nlu", "mt") if name == "kind" else None
-        of = int if name == "seed" else str
-        parser.add_argument(f"--{name}", required=True, type=of, choices=choices, help=HELP[name])
+        parser.add_argument(
+            f"--{name}", required=True, type=TYPES.get(name, str), choices=CHOICES.get(name), help=HELP[name]
+        )
     options = vars(parser.parse_args())
     try:
         main(**options)

@@ -37,7 +37,7 @@ def parameters(**grid: Any) -> config.Params:
     data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
     grid = {"backbones": ["smollm2"], "seeds": [0], "methods": METHODS} | grid
     made = {"baselines": [m for m in BASELINES if m != "pretrain_static"], "ablations": ABLATIONS}
-    made["timed"] = METHODS[:8]
+    made |= {"trained": ["static"], "timed": METHODS[:8]}
     data["grid"] = grid | {stage: [m for m in of_stage if m in grid["methods"]] for stage, of_stage in made.items()}
     data["backbones"]["other"] = {"source": "tiny-llama"}
     data["figures"] = {"dpi": 70}

@@ -21,7 +21,9 @@ from dlskip.evaluation.speed import measure, mixed
 from dlskip.inference.decode import decode
 from dlskip.inference.scoring import target_logits
 from dlskip.methods import base, registry
+from dlskip.methods.ablation import STEPS, ablation, weights_of
 from dlskip.methods.base import Setting, dropping
+from dlskip.methods.baselines import baseline
 from dlskip.methods.layer_sets import block, count, evenly_spaced_skips
 from dlskip.methods.names import TITLES, checked, title
 from dlskip.methods.shortgpt import block_influence
@@ -166,6 +168,38 @@ def test_plans_hold_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.Monk
         base.read_plan(tmp_path / "none")
 
 
+def test_an_ablation_goes_through_the_steps_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it leaves out hands on the weights that came before; what it trains starts from them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("skip_pretrain", "rl"):
+        weights = artifact.directory(name, "b", 0) / "skip.safetensors"
+        weights.parent.mkdir(parents=True)
+        weights.write_bytes(name.encode())
+    started = {}
+
+    def train(*_: Any, start: Path, out: Path) -> None:
+        started[out] = start
+        out.mkdir(parents=True)
+        (out / "skip.safetensors").write_bytes(b"new")
+
+    monkeypatch.setattr("dlskip.steps.reinforce.rl", train)
+    for name in ("no_mixer", "no_mixer_no_sampling"):
+        for step in STEPS:
+            ablation(DEFAULT, name, step, "b", 0)
+    trained = artifact.directory("no_mixer_no_sampling", "b", 0) / "rl"
+    assert started == {trained: artifact.directory("skip_pretrain", "b", 0)}
+    assert weights_of("no_mixer_no_sampling", "b", 0) == trained
+    assert weights_of("no_mixer", "b", 0) == artifact.directory("rl", "b", 0)
+    named = artifact.directory("no_mixer", "b", 0) / "mixer" / artifact.SAME_AS
+    before = named.read_text()
+    (artifact.directory("rl", "b", 0) / "skip.safetensors").write_bytes(b"others")
+    for step in STEPS:
+        ablation(DEFAULT, "no_mixer", step, "b", 0)
+    assert named.read_text() != before, "other weights make another artifact, so that it is evaluated again"
+    with pytest.raises(DlskipError, match="no variant 'magic'"):
+        ablation(DEFAULT, "magic", "rl", "b", 0)
+
+
 def test_every_name_is_a_method_and_every_method_has_a_name() -> None:
     named = {name for name in TITLES if name not in ("random",)}
     assert {registry.method(name).name for name in named} == named
@@ -173,8 +207,8 @@ def test_every_name_is_a_method_and_every_method_has_a_name() -> None:
     for variant in DEFAULT.ablations.variants:
         assert registry.method(variant).name == variant and title(variant)
     with pytest.raises(DlskipError, match="no method 'magic'"):
-        registry.baseline("magic")
-    with pytest.raises(DlskipError, match=r"artifacts/magic/b-0/plan\.json: no such file"):
+        baseline("magic")
+    with pytest.raises(DlskipError, match="artifacts/magic/b-0/mixer: no such artifact"):
         registry.method("magic").settings(DEFAULT, "b", 0)
     unknown = DEFAULT.model_copy(update={"grid": DEFAULT.grid.model_copy(update={"baselines": ["magic"]})})
     with pytest.raises(DlskipError, match=r"grid\.baselines: no method 'magic'\n  mend: one of skip_decode"):

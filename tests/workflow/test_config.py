@@ -63,6 +63,7 @@ BAD = [
     # keys that must agree
     ("grid.methods", ["magic"], "grid.methods names ['magic']: list each in grid.baselines or grid.ablations too"),
     ("grid.timed", ["magic"], "grid.timed names ['magic']: list each in grid.baselines or grid.ablations too"),
+    ("grid.trained", [], "grid.trained must be ['static']: the baselines with a `train` section"),
     ("grid.ablations", ["magic"], "grid.methods names ['no_mixer', 'no_mixer_no_sampling']: list each in"),
     ("grid.backbones", ["gpt5"], "grid.backbones names ['gpt5'], which `backbones` does not define"),
     ("prepare.source", "jsonl", "prepare: source 'jsonl' needs `path`"),
@@ -76,6 +77,8 @@ BAD = [
      "ablations.variants.no_mixer.set.rl.sampling.tau: Input should be less than"),
     ("ablations.variants.no_mixer.set", {"finetune": {}}, "ablations.variants.no_mixer.set.finetune.[key]: "),
     ("ablations.variants.no_mixer.start", "ours", "ablations.variants.no_mixer.start: Input should be 'vanilla', "),
+    ("ablations.variants.priced.stages", ["mixer", "rl"],
+     "ablations.variants.priced: stages must be in their order, each once: ['rl', 'mixer']"),
     ("ablations.variants.priced.set", {"model": {"prices": [2.0, 0.3]}},
      "ablations.variants.priced.set.model: prices must rise, got [2.0, 0.3]"),
     ("model.prices", [0.3, 2.0], "model.prices: set it in a variant (ablations.variants)"),

@@ -19,14 +19,15 @@ STAGES = read_yaml(REPO / "dvc.yaml")["stages"]
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_stage_explains_itself(name, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", [f"stages/{name}.py", "--help"])
+    script = STAGES[name]["cmd"].split()[2]
+    monkeypatch.setattr("sys.argv", [script, "--help"])
     with pytest.raises(SystemExit) as caught:
-        runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
+        runpy.run_module(script, run_name="__main__", alter_sys=True)
     said = capsys.readouterr().out
     assert caught.value.code == 0
-    assert f"Stage {name}: " in said and "params.yaml" in said
+    assert f"Stage {script.removeprefix('stages.')}: " in said and "params.yaml" in said
     for option in re.findall(r"--(\w+)", STAGES[name]["cmd"]):
-        assert re.search(rf"--{option} \S+ +\w+", said), f"--{option} is not explained"
+        assert re.search(rf"--{option} \S+\s+\w+", said), f"--{option} is not explained"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, main: object, *arguments: str) -> None:

@@ -1,0 +1,52 @@
+"""The methods that ours is compared with, by name: ``dlskip/methods/<name>.py`` holds ``METHOD``.
+
+They are looked up when asked for, so that a stage of one method does not depend on the files of the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+
+from dlskip import provenance
+from dlskip.config import Params
+from dlskip.data.io import DATA, data_sha256
+from dlskip.errors import DlskipError
+from dlskip.methods import base
+from dlskip.methods.base import Method
+from dlskip.models import artifact
+
+
+def is_baseline(name: str) -> bool:
+    """Whether a method has a file of its own; an ablation has none."""
+    return importlib.util.find_spec(f"dlskip.methods.{name}") is not None
+
+
+def baseline(name: str) -> Method:
+    """A method that ours is compared with.
+
+    Raises:
+        DlskipError: There is none of that name.
+    """
+    found = importlib.import_module(f"dlskip.methods.{name}") if is_baseline(name) else None
+    if not isinstance(made := getattr(found, "METHOD", None), Method):
+        raise DlskipError(
+            f"no method {name!r}", where="params.yaml: grid", mend="dlskip/methods/names.py lists those there are"
+        )
+    return made
+
+
+def make(params: Params, name: str, backbone: str, seed: int) -> None:
+    """Writes a baseline's plan, and where it comes from (stage ``baselines``)."""
+    started, section = time.time(), getattr(params.baselines, name)
+    base.make(baseline(name), params, backbone, seed)
+    provenance.write(
+        artifact.directory(name, backbone, seed), stage="baselines", config={name: section}, seed=seed,
+        data_sha256=data_sha256(DATA), device=artifact.device_of(params), started=started,
+    )  # fmt: skip
+
+
+def train(params: Params, name: str, share: float, backbone: str, seed: int) -> None:
+    """Trains a baseline's model of one share (stage ``train_baselines``)."""
+    baseline(name).train(params, backbone, seed, share)
