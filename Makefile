@@ -5,6 +5,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist loadfi
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?=
+THRESHOLD ?= 0.5
 VENV := .venv
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -73,7 +74,11 @@ reference: $(STAMP) ## keep this run's report as reports/reference/<recipe>
 	  rm -rf $$d && mkdir -p $$d && cp -r params.yaml reports/*.csv reports/metrics.json reports/index.html \
 	  reports/tables reports/figures $$d && gzip -9n $$d/layers.csv && echo "kept in $$d"
 
+pretrained: $(STAMP) ## make dlskip/pretrained/ anew from this run's weights
+	@dlskip release artifacts/ours/smollm2-0 dlskip/pretrained/smollm2-135m --dtype bfloat16 --threshold $(THRESHOLD) \
+	  --about dlskip/pretrained/smollm2-135m.md
+
 clean: ## remove resumable checkpoints and caches (results stay)
 	@rm -rf .resume .jobs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help env try check test lint repro smoke recipe report redraw readme reference clean
+.PHONY: help env try check test lint repro smoke recipe report redraw readme reference pretrained clean

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any, Literal
 
 import dlskip
@@ -30,21 +31,25 @@ class Command:
         extra: What ``pip install 'dlskip[...]'`` must have installed; None = it needs the library alone.
         takes: ``model``: its first argument is a model, with the options of ``from_pretrained``; ``options``: its own
             alone; ``anything``: another program's arguments, which are handed on.
+        default: The model if none is named.
     """
 
     summary: str
     extra: str | None = None
     takes: Literal["model", "options", "anything"] = "model"
+    default: str | None = None
 
 
-# Each is the module of its name in this package.
+# Each is the module of its name in this package (``try_``, since ``try`` cannot be imported).
 COMMANDS = {
+    "try": Command("watch a trained model skip layers, and see how fast it is here", default="smollm2-135m"),
     "generate": Command("continue a prompt, and show which layers ran"),
     "bench": Command("measure the speed: full depth, the plain backbone, models cut to the same depth", "bench"),
     "calibrate": Command("find the threshold for a budget of layers, or for a bound on lost quality", "bench"),
     "evaluate": Command("quality and layers run on rows with known answers, at several thresholds", "bench"),
     "speculate": Command("lossless decoding: are the tokens those of full depth, and is it faster?", "bench"),
     "export": Command("write a plain model without the layers that some prompts never use", "bench"),
+    "release": Command("turn what the workflow trained into a folder to publish", takes="options"),
     "harness": Command("run EleutherAI's lm-evaluation-harness on a model", "harness", takes="anything"),
 }
 
@@ -72,7 +77,7 @@ def _chosen(given: list[str]) -> Callable[[], None]:
 
 
 def _module(name: str) -> Any:
-    return import_module(f"dlskip.commands.{name}")
+    return import_module(f"dlskip.commands.{name}{'_' * iskeyword(name)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         module = _module(name)
         part = chosen.add_parser(name, help=command.summary, description=module.__doc__)
         if command.takes == "model":
-            add_model(part)
+            add_model(part, command.default)
         if command.takes != "anything":
             module.add(part)
             part.set_defaults(run=module.run)

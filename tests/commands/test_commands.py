@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import dlskip
 from dlskip.commands import COMMANDS, main
@@ -44,7 +44,7 @@ def test_help_names_every_command_and_each_has_its_own(capsys: pytest.CaptureFix
         with pytest.raises(SystemExit, match="0"):
             main([name, "--help"])
         said = capsys.readouterr().out
-        assert ("--threshold" in said) == (COMMANDS[name].takes == "model")
+        assert ("--batch-policy" in said) == (COMMANDS[name].takes == "model")
 
 
 def test_generate_streams_the_model_s_text_and_tells_the_layers(model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +54,29 @@ def test_generate_streams_the_model_s_text_and_tells_the_layers(model: str, caps
     drawn = [line.split()[1] for line in out.splitlines() if set(line.split()[1:2] and line.split()[1]) <= {"█", "·"}]
     assert len({len(runs) for runs in drawn}) == 1 and len(drawn[0]) == 6
     assert all(runs[0] == runs[-1] == "█" for runs in drawn)
+
+
+def test_try_shows_the_layers_of_every_token_beside_full_depth(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["try", model, "--prompt", "the man", "--max-new-tokens", "5", "--repeats", "1", "--threshold", "0.4"])
+    out = capsys.readouterr().out
+    drawn = [line for line in out.splitlines() if line.endswith(" of 6")]
+    assert len(drawn) == 5 and "exceeds 0.4," in out
+    assert all(line.count("█") == int(line.split()[-3]) for line in drawn)
+    loaded, full = dlskip.from_pretrained(model, threshold=0.4), dlskip.from_pretrained(model, threshold=1.0)
+    tokenizer = AutoTokenizer.from_pretrained(loaded.name_or_path)
+    for name, each in (("with skipping", loaded), ("at full depth", full)):
+        ids = each.generate(**tokenizer("the man", return_tensors="pt"), max_new_tokens=5, do_sample=False)  # type: ignore[operator]
+        assert f"{name}: {tokenizer.decode(ids[0, -5:], skip_special_tokens=True).strip()}\n" in out
+    assert out.count(" ms, at full depth ") == 2
+
+
+def test_what_is_released_is_loaded(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "about.md").write_text("Nothing but *noise*.")
+    given = ["--dtype", "bfloat16", "--threshold", "0.3", "--about", str(tmp_path / "about.md")]
+    main(["release", model, str(tmp_path / "published"), *given])
+    assert "written: " in capsys.readouterr().out
+    assert skipper_of(dlskip.from_pretrained(tmp_path / "published")).policy.threshold == 0.3  # type: ignore[attr-defined]
+    assert "Nothing but *noise*." in (tmp_path / "published" / "README.md").read_text()
 
 
 def test_lossless_text_is_full_depth_s(model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +176,7 @@ def test_a_price_is_calibrated_where_the_controllers_know_one(
         (["evaluate", "MODEL"], "--data"),
         (["speculate", "MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["export", "MODEL", "out", "--data", "ROWS", "--used", "2"], "--used"),
+        (["release", "nowhere", "out", "--about", "nothing.md"], "nothing.md: no such file"),
         (["dance"], "dance"),
     ],
 )
