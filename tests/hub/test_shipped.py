@@ -1,0 +1,44 @@
+"""The trained models that come with dlskip: small, loadable from any folder, and good at what they were trained for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+import dlskip
+from dlskip.commands.try_ import PROMPTS
+from dlskip.hub.release import SHIPPED
+from dlskip.inference.watch import watch
+from tests.helpers.published import config_of
+
+NAMES = sorted(path.name for path in SHIPPED.glob("*/") if (path / "dlskip_config.json").is_file())
+pytestmark = pytest.mark.skipif(not NAMES, reason="none is stored yet: make pretrained")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_small_and_complete(name: str) -> None:
+    files = list((SHIPPED / name).iterdir())
+    assert sum(path.stat().st_size for path in files) <= 16e6
+    tensors = [t for path in files if path.suffix == ".safetensors" for t in load_file(path).items()]
+    assert {t.dtype for n, t in tensors if ".head." not in n} == {torch.bfloat16}
+    assert all(t.isfinite().all() for _, t in tensors)
+    config = config_of(SHIPPED / name)
+    assert not Path(config["base_model"]).is_absolute() and config["base_revision"]
+    assert f'from_pretrained("{name}"' in (SHIPPED / name / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_answers_and_skips_from_any_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = dlskip.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+    entailed, german = (watch(model, tokenizer, prompt, repeats=1) for prompt in PROMPTS)
+    assert entailed[0].text.strip() == "yes"
+    assert german[1].text.strip().startswith("Die Tante wird"), "at full depth"
+    for skipping, full in (entailed, german):
+        assert skipping.layers_run < full.layers_run == config_of(SHIPPED / name)["layers"]
