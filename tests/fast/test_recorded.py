@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each recorded step had."""
     seen: list[int] = []
     call = Steps.__call__
@@ -42,7 +41,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return call(self, h, *rest)
 
     monkeypatch.setattr(Steps, "__call__", counting)
-    yield seen
+    return seen
 
 
 def both(skipping: Any, family: str = "llama", **options: Any) -> tuple[Any, Any]:

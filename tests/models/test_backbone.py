@@ -208,7 +208,7 @@ def test_the_teacher_is_the_saved_model_and_leaves_no_trace(tmp_path: Path) -> N
     own, names = logits(model), trained(model)
     tuning.load_teacher(model, tmp_path)
     assert trained(model) == names and torch.equal(logits(model), own)
-    with pytest.raises(KeyboardInterrupt), tuning.teacher(model):
+    with pytest.raises(KeyboardInterrupt), tuning.teacher(model):  # noqa: PT012
         assert torch.equal(logits(model), taught) and not torch.is_grad_enabled()
         raise KeyboardInterrupt
     assert trained(model) == names and torch.equal(logits(model), own)

@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     step = make_step("adapter_init")
     optimizer = torch.optim.AdamW(step.groups())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with monkeypatch.context() as patch, pytest.raises(DlskipError, match=r"cannot write.*\n.*free disk space"):
+    with monkeypatch.context() as patch, pytest.raises(DlskipError, match=r"cannot write.*\n.*free disk space"):  # noqa: PT012
         if failing == "limit":
             resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
         else:
