@@ -136,8 +136,7 @@ def engines(
     def small() -> Engine:
         # As few as can be wrapped; a copy, since the cut model's layers are the plain one's own.
         kept = copy.deepcopy(cut(plain, [0, layers // 2, layers - 1]))
-        first: Any = skipper.layers[0]
-        attach(kept, bottleneck=first.adapter.down.out_features, prices=skipper.prices).cast_adapters(kept.dtype)
+        attach(kept, bottleneck=skipper.bottleneck, prices=skipper.prices).cast_adapters(kept.dtype)
         use_fast_path(kept.requires_grad_(False).eval(), compile=True)
         return Engine(SMALLEST_COMPILED, "compiled", kept, cut_out=1 - 3 / layers)
 

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dlskip.fast.block import Span
-from dlskip.fast.single import ask
 from dlskip.skip.layer import SkipLayer
-from dlskip.skip.passes import Pass
 
 
 class FastAdapter:
@@ -36,23 +33,10 @@ class FastAdapter:
         if self.module is None:
             return None
         if not few:
-            return self.module(h)  # type: ignore[no-any-return]
+            adapted: Tensor = self.module(h)
+            return adapted
         down, down_bias, up, up_bias = self.float32
         return F.linear(F.gelu(F.linear(h.to(torch.float32), down, down_bias)), up, up_bias)
-
-
-def decide(
-    current: Pass, layer: int, adapter: FastAdapter, h: Tensor, adapted: Tensor | None, span: Span
-) -> None:  # fmt: skip
-    """Asks the policy who runs ``layer``; ``adapted`` is what the controller reads, None = the adapter on ``h``."""
-    state, logit = None, None
-    if current.policy.uses_heads:
-        assert adapter.head is not None
-        state = current.at_deciders(h)
-        adapted = adapter(h, span.few) if adapted is None else adapted
-        assert adapted is not None
-        logit = adapter.head(current.at_deciders(adapted), current.price)
-    ask(current, layer, logit, state, single=span.single)
 
 
 def _versions(parameters: list[Tensor]) -> list[tuple[int, int]] | None:

@@ -23,6 +23,7 @@ from dlskip.fast.slots import Slots
 from dlskip.skip import Policy, Sampled, Skipper
 from dlskip.skip.passes import Pass
 from dlskip.skip.selection import Selection
+from dlskip.skip.step import step
 
 Work = Callable[[], None]
 DEVICES = ("cuda",)
@@ -76,7 +77,7 @@ class Recorder:
         torch.cuda.current_stream().wait_stream(self.stream)
 
 
-class Mail:
+class Logits:
     """What the heads read, (L, B, R) float32, and its copies on the host.
 
     Args:
@@ -122,11 +123,11 @@ class Steps:
 
     def __init__(self, blocks: list[FastBlock], skipper: Skipper, batch: int, capacity: int) -> None:
         self.blocks, self.skipper, self.batch = blocks, skipper, batch
-        first: Any = skipper.layers[0]
+        head = skipper.controllers()[0][1].out
         weight, head_dim, layers = blocks[0].qkv, blocks[0].head_dim, len(blocks)
         dtype, device, dim = weight.dtype, weight.device, weight.shape[1]
         self.slots = Slots(layers, batch, blocks[0].kv_heads, capacity, head_dim, dtype=dtype, device=device)
-        self.mail = Mail(layers, batch, first.head.out.out_features, device)
+        self.logits = Logits(layers, batch, head.out_features, device)
         self.h = torch.zeros(batch, 1, dim, dtype=dtype, device=device)
         self.adapted = torch.zeros_like(self.h)
         turn = torch.zeros(batch, 1, 1, head_dim, dtype=dtype, device=device)
@@ -140,40 +141,16 @@ class Steps:
 
     def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
         """Maps (B, 1, D) to the last layer's output, (B, 1, D), which the next call overwrites."""
-        cache, counter = current.cache, self.skipper.counter
+        cache, state = current.cache, self.skipper.state
         assert cache is not None
         self._begin(h, span, current)
-        listens = current.policy.uses_heads
-        price = current.price.cpu().numpy() if isinstance(current.price, Tensor) else current.price
-        self._replay("start", 0, 0, listens)
-        if listens:
-            self.mail.mark(0)
+        token = _Token(self, current)
         for index in range(len(self.blocks)):
-            if current.is_free(index):
-                # What it follows from was sent off before the layer below, which runs meanwhile.
-                self._ask(current, index, _told(self.mail.arrived(index - 1), price) if listens else None)
-            ran = current.count(index)
-            counter.decided[index] += ran
-            counter.ran[index] += ran
-            if 0 < ran < self.batch:
-                self.rows[index][:ran].copy_(current.rows(index), non_blocking=True)
-            self._replay("run" if ran else "skip", index, ran, listens)
-            if listens and current.is_free(index + 2):
-                self.mail.mark(index + 1)
+            step(token, state, current, index, self.h)
         layers: Any = cache.layers
         for layer in layers:
             layer.length += 1
         return self.h
-
-    def _ask(self, current: Pass, layer: int, logits: np.ndarray | None) -> None:
-        """Asks the policy who runs ``layer``, given (B,) float32."""
-        policy = current.policy
-        if self.batch == 1:
-            alone = policy.alone(layer, None if logits is None else float(logits[0]))
-            if alone is not None:
-                current.answer(layer, alone)
-                return
-        current.note(layer, policy.decide(layer, None if logits is None else torch.from_numpy(logits), None))
 
     def _begin(self, h: Tensor, span: Span, current: Pass) -> None:
         """Puts the token, its place and who may look where to the addresses that were recorded."""
@@ -193,7 +170,7 @@ class Steps:
         else:
             mask[..., : past + 1].copy_(span.mask)
 
-    def _replay(self, what: str, index: int, rows: int, listens: bool) -> None:
+    def replay(self, what: str, index: int, rows: int, listens: bool) -> None:
         """Sends a layer's work to the device; it is recorded before, if it was not yet."""
         key = (what, index, rows, listens)
         if key not in self._recorded:
@@ -223,15 +200,16 @@ class Steps:
 
     def _beside(self, index: int, listens: bool) -> None:
         """Adapter and head of a layer, on what comes into it."""
-        layer: Any = self.skipper.layers[index]
+        layer = self.skipper.layer(index)
+        assert layer.adapter is not None
         h, down, up = self.h[:, 0], layer.adapter.down, layer.adapter.up
         x = F.gelu(F.linear(h, down.weight.to(h.dtype), down.bias.to(h.dtype)))
         torch.addmm(up.bias.to(h.dtype), x, up.weight.to(h.dtype).t(), out=self.adapted[:, 0])
         if listens and layer.head is not None:
             out = layer.head.out
             read = F.gelu(self.adapted[:, 0].to(torch.float32))
-            torch.addmm(out.bias, read, out.weight.t(), out=self.mail.written[index])
-            self.mail.copy(index)
+            torch.addmm(out.bias, read, out.weight.t(), out=self.logits.written[index])
+            self.logits.copy(index)
 
     def _skip(self, index: int) -> None:
         self.slots.fill(index)
@@ -247,6 +225,57 @@ class Steps:
             part = block(selection.take(self.h), self.span.take(selection), slots, selection)
             out = selection.put(self.h, part)
         torch.add(out, self.adapted, out=self.h)
+
+
+class _Token:
+    """The layers of one pass as recorded work (a ``Runner``), on the tensors that it was recorded with.
+
+    What a block's recording holds besides the block is the adapter's addition, and adapter and head of the next layer:
+    so they are on the device before the host knows whether that layer runs.
+
+    Args:
+        steps: The recordings.
+        current: The pass.
+    """
+
+    late = True
+
+    def __init__(self, steps: Steps, current: Pass) -> None:
+        self.steps = steps
+        self.current = current
+        self.listens = current.policy.uses_heads
+        self.ran = steps.skipper.counter.ran
+        self.price = current.price.cpu().numpy() if isinstance(current.price, Tensor) else current.price
+
+    def adapt(self, index: int, h: Tensor) -> None:
+        """Sends adapter and head of the first layer; the layer below has sent those of the others."""
+        if not index:
+            self.steps.replay("start", 0, 0, self.listens)
+
+    def read(self, index: int, h: Tensor, adapted: None) -> int:
+        """Marks what the head of ``index`` has said as sent; returns the index, where ``decide`` finds it."""
+        self.steps.logits.mark(index)
+        return index
+
+    def decide(self, layer: int, said: int | None) -> None:
+        """Waits for the controllers' logits (B,), and notes the policy's decision."""
+        logits = None if said is None else _priced(self.steps.logits.arrived(said), self.price)
+        alone = self.steps.batch == 1
+        if not (alone and self.current.decide_alone(layer, None if logits is None else float(logits[0]))):
+            self.current.decide(layer, None if logits is None else torch.from_numpy(logits), None)
+
+    def run(self, index: int, h: Tensor, adapted: None) -> Tensor:
+        """Sends the layer, and adapter and head of the next one."""
+        steps, ran = self.steps, self.current.count(index)
+        self.ran[index] += ran
+        if 0 < ran < steps.batch:
+            steps.rows[index][:ran].copy_(self.current.rows(index), non_blocking=True)
+        steps.replay("run" if ran else "skip", index, ran, self.listens)
+        return h
+
+    def add(self, h: Tensor, adapted: None) -> Tensor:
+        """Nothing: it was added."""
+        return h
 
 
 class StepsByBatch:
@@ -280,11 +309,12 @@ class StepsByBatch:
         return StepsByBatch([], None)  # which fits no layers: a copied model records its own from its next prompt on
 
 
-def _told(read: np.ndarray, price: np.ndarray | float) -> np.ndarray:
+def _priced(read: np.ndarray, price: np.ndarray | float) -> np.ndarray:
     """Logits (B,) from what heads read, (B, R): a new array, whatever the next token overwrites."""
     if read.shape[1] == 1:
         return read[:, 0].copy()
-    return read[:, 0] + np.float32(price) * read[:, 1]  # type: ignore[no-any-return]
+    logits: np.ndarray = read[:, 0] + np.float32(price) * read[:, 1]
+    return logits
 
 
 def _addresses(blocks: list[FastBlock], skipper: Skipper) -> list[int]:

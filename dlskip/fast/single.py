@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,8 +9,9 @@ from torch.nn import functional as F
 from dlskip.fast.block import FastBlock, Span
 from dlskip.fast.compiled import Shape, compiled
 from dlskip.skip import Skipper
-from dlskip.skip.adapter import Adapter, Head
+from dlskip.skip.layer import SkipLayer
 from dlskip.skip.passes import Pass
+from dlskip.skip.step import step
 
 
 class SingleToken:
@@ -28,68 +27,98 @@ class SingleToken:
 
     def __init__(self, blocks: list[FastBlock], skipper: Skipper) -> None:
         self.blocks, self.skipper = blocks, skipper
-        first: Any = skipper.layers[0]
-        block, head = blocks[0], first.head.out
+        (adapter, first), block = skipper.controllers()[0], blocks[0]
+        head = first.out
         shape = Shape(
-            dim=block.qkv.shape[1], inner=len(block.gate), bottleneck=first.adapter.down.out_features,
+            dim=block.qkv.shape[1], inner=len(block.gate), bottleneck=skipper.bottleneck,
             heads=block.heads, kv_heads=block.kv_heads, head_dim=block.head_dim,
             eps=float(block.norms[0].variance_epsilon), read=len(head.weight),
-            dtype=_name(block.qkv), adapter=_name(first.adapter.down.weight),
+            dtype=_name(block.qkv), adapter=_name(adapter.down.weight),
         )  # fmt: skip
         self.enter, self.leave, self.beside = compiled(shape)
         none = [torch.zeros_like(head.weight), torch.zeros_like(head.bias)]  # of layers that decide nothing
-        self._beside = [_beside(layer.adapter, layer.head, none) for layer in skipper.layers]  # type: ignore[arg-type]
-        self._enter = [
+        self.adapters = [_adapter(layer, none) for layer in skipper.each_layer()]
+        self.before_attention = [
             [b.norms[0].weight, b.qkv, _bias(b.qkv_bias, b.qkv), *beside]
-            for b, beside in zip(blocks, self._beside, strict=True)
+            for b, beside in zip(blocks, self.adapters, strict=True)
         ]
-        self._leave = [[b.out, _bias(b.out_bias, b.out), b.norms[1].weight, b.gate, b.up, b.down] for b in blocks]
+        self.after_attention = [
+            [b.out, _bias(b.out_bias, b.out), b.norms[1].weight, b.gate, b.up, b.down] for b in blocks
+        ]
 
     def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
         """Maps (1, 1, D) to the last layer's output, (1, 1, D)."""
-        counter, cache = self.skipper.counter, current.cache
-        h, cos, sin = h.view(-1), span.cos.reshape(-1), span.sin.reshape(-1)
+        token, state = _Token(self, span, current), self.skipper.state
+        h = h.view(-1)
         for index in range(len(self.blocks)):
-            runs = current.count(index)
-            counter.decided[index] += runs
-            counter.ran[index] += runs
-            if not runs:
-                before = h
-                h, read = self.beside([h, *self._beside[index]])
-                _decide(current, index + 1, before, read)
-                if cache is not None:
-                    cache.fill(index)
-                continue
-            q, k, v, adapted, read = self.enter([h, cos, sin, *self._enter[index]])
-            _decide(current, index + 1, h, read)
-            if cache is not None:
-                k, v = cache.put(k, v, index, None)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask)
-            (h,) = self.leave([h, mixed, adapted, *self._leave[index]])
+            h = step(token, state, current, index, h)
         return h.view(1, 1, -1)
 
 
-def ask(current: Pass, layer: int, logit: Tensor | None, state: Tensor | None, *, single: bool) -> None:
-    """Asks the policy who runs ``layer`` (see ``Policy.decide``); ``single``: one deciding token, on the CPU."""
-    if single and (alone := current.policy.alone(layer, None if logit is None else logit.item())) is not None:
-        current.answer(layer, alone)
-    else:
-        current.note(layer, current.policy.decide(layer, logit, state))
+class _Token:
+    """The layers of one pass as compiled code (a ``Runner``), which takes hidden states (D,).
+
+    One call computes adapter, head and what comes before a block's attention; or, where the block is skipped, adapter,
+    head and the layer's output. The adapter's output is added inside of the code.
+
+    Args:
+        code: The code and its weights.
+        span: What the layers of the pass share.
+        current: The pass.
+    """
+
+    late = False
+
+    def __init__(self, code: SingleToken, span: Span, current: Pass) -> None:
+        self.code = code
+        self.current = current
+        self.mask = span.mask
+        self.cos, self.sin = span.cos.reshape(-1), span.sin.reshape(-1)
+        self.ran = code.skipper.counter.ran
+
+    def adapt(self, index: int, h: Tensor) -> list[Tensor]:
+        """Queries, keys, values, adapted and what the head read; of a layer that is skipped its output and the last."""
+        code = self.code
+        if self.current.count(index):
+            return code.enter([h, self.cos, self.sin, *code.before_attention[index]])
+        return code.beside([h, *code.adapters[index]])
+
+    def read(self, index: int, h: Tensor, adapted: list[Tensor] | None) -> tuple[Tensor, Tensor]:
+        """The logit (1,) and the state (1, D) that it was read from."""
+        assert adapted is not None
+        read = adapted[-1]
+        return read if len(read) == 1 else read[:1] + self.current.price * read[1:], h[None]
+
+    def decide(self, layer: int, said: tuple[Tensor, Tensor] | None) -> None:
+        """As of ``Runner``."""
+        logit, state = (None, None) if said is None else said
+        if not self.current.decide_alone(layer, None if logit is None else logit.item()):
+            self.current.decide(layer, logit, state)
+
+    def run(self, index: int, h: Tensor, adapted: list[Tensor]) -> Tensor:
+        """The layer's output, with the adapter's."""
+        cache = self.current.cache
+        if len(adapted) == 2:
+            if cache is not None:
+                cache.fill(index)
+            return adapted[0]
+        self.ran[index] += 1
+        q, k, v, beside, _ = adapted
+        if cache is not None:
+            k, v = cache.put(k, v, index, None)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        (out,) = self.code.leave([h, mixed, beside, *self.code.after_attention[index]])
+        return out
+
+    def add(self, h: Tensor, adapted: list[Tensor]) -> Tensor:
+        """Nothing: it was added."""
+        return h
 
 
-def _decide(current: Pass, layer: int, h: Tensor, read: Tensor) -> None:
-    """Asks about ``layer``, if it may be skipped; ``read`` is what the head made of ``h`` (D,)."""
-    if not current.is_free(layer):
-        return
-    logit, state = None, None
-    if current.policy.uses_heads:
-        logit = read if len(read) == 1 else read[:1] + current.price * read[1:]
-        state = h[None]
-    ask(current, layer, logit, state, single=True)
-
-
-def _beside(adapter: Adapter, head: Head | None, none: list[Tensor]) -> list[Tensor]:
-    down, up = adapter.down, adapter.up
+def _adapter(layer: SkipLayer, none: list[Tensor]) -> list[Tensor]:
+    """Weights of a layer's adapter and head."""
+    assert layer.adapter is not None
+    down, up, head = layer.adapter.down, layer.adapter.up, layer.head
     biases = [x.detach().to(torch.float32) for x in (down.bias, up.bias)]
     read = none if head is None else [x.detach().to(torch.float32) for x in (head.out.weight, head.out.bias)]
     return [down.weight.detach(), biases[0], up.weight.detach(), biases[1], *read]

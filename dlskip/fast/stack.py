@@ -17,14 +17,15 @@ from torch.nn import functional as F
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from dlskip.fast.adapter import FastAdapter, decide
+from dlskip.fast.adapter import FastAdapter
 from dlskip.fast.block import FAMILIES, FastBlock, Span, normed, supported
 from dlskip.fast.compiled import Call, compiled_product
 from dlskip.fast.recorded import DEVICES, StepsByBatch
 from dlskip.fast.single import SingleToken
 from dlskip.skip import Skipper, skipper_of
-from dlskip.skip.passes import Pass
+from dlskip.skip.passes import Pass, State
 from dlskip.skip.stack import find_layers, find_stack
+from dlskip.skip.step import step
 
 _IGNORED = {"return_dict", "cache_position", "num_items_in_batch"}  # no decoder layer of these families reads them
 _EVERY_LAYER = ("output_attentions", "output_hidden_states")
@@ -100,7 +101,7 @@ class FastStack:
         **kwargs: Any,
     ) -> Any:
         """As the stack's own: ids (B, T) to the last hidden state (B, T, D)."""
-        current = self.skipper.current
+        current = self.skipper.state.current
         cache = None if current is None else current.cache
         if current is None or not self._may(current, attention_mask, kwargs):
             return self._eager(
@@ -152,7 +153,7 @@ class FastStack:
         if known and whole and all(supported(block) for block in self.modules):
             self._blocks = [FastBlock(block, i) for i, block in enumerate(self.modules)]
             if not (self._adapters and all(adapter.holds() for adapter in self._adapters)):
-                self._adapters = [FastAdapter(layer) for layer in self.skipper.layers]  # type: ignore[arg-type]
+                self._adapters = [FastAdapter(layer) for layer in self.skipper.each_layer()]
         self._recording = False
         if self.compile and self._blocks and _whole(self.skipper):
             devices = {block.qkv.device for block in self._blocks}
@@ -176,44 +177,80 @@ class FastStack:
         return mask.bool()[:, None, None, :]
 
     def _run(self, h: Tensor, span: Span, current: Pass) -> Tensor:
-        """All layers; the order of decisions is ``SkipLayer.forward``'s."""
+        """All layers, one by one."""
         assert self._blocks is not None
-        reads_input, counter = self.skipper.reads == "input", self.skipper.counter
-        for index, (block, adapter) in enumerate(zip(self._blocks, self._adapters, strict=True)):
-            decides = current.is_free(index + 1)
-            adapted = adapter(h, span.few)
-            if decides and reads_input:
-                decide(current, index + 1, adapter, h, adapted, span)
-            counter.decided[index] += current.decided_tokens(index)
-            h, ran = self._layer(block, h, span, current)
-            counter.ran[index] += ran
-            if adapted is not None:
-                h = h + adapted.to(h.dtype)
-            if decides and not reads_input:
-                decide(current, index + 1, adapter, h, None, span)
+        state = self.skipper.state
+        loop = _Loop(self._blocks, self._adapters, state, current, span)
+        for index in range(len(self._blocks)):
+            h = step(loop, state, current, index, h)
         return h
 
-    def _layer(self, block: FastBlock, h: Tensor, span: Span, current: Pass) -> tuple[Tensor, int]:
-        """The layer's output and how many tokens it ran; those that skip it keep their state."""
-        some, selection = current.selection(block.index)
-        cache = current.cache
-        if cache is not None and self.skipper.kv_fill == "project" and (selection is not None or not some):
-            skipped = current.skipped_tokens(block.index)
+
+class _Loop:
+    """The layers of one pass as ``FastBlock``s (a ``Runner``).
+
+    Args:
+        blocks: The layers.
+        adapters: Their adapters and heads.
+        state: Of the model.
+        current: The pass.
+        span: What its layers share.
+    """
+
+    late = False
+
+    def __init__(
+        self, blocks: list[FastBlock], adapters: list[FastAdapter], state: State, current: Pass, span: Span
+    ) -> None:  # fmt: skip
+        self.blocks = blocks
+        self.adapters = adapters
+        self.state = state
+        self.current = current
+        self.span = span
+
+    def adapt(self, index: int, h: Tensor) -> Tensor | None:
+        """(B, T, D), or None without adapters."""
+        return self.adapters[index](h, self.span.few)
+
+    def read(self, index: int, h: Tensor, adapted: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits (N,) and the states (N, D) that they were read from."""
+        adapter = self.adapters[index]
+        adapted = adapter(h, self.span.few) if adapted is None else adapted
+        assert adapter.head is not None and adapted is not None
+        logit = adapter.head(self.current.at_deciders(adapted), self.current.price)
+        return logit, self.current.at_deciders(h)
+
+    def decide(self, layer: int, said: tuple[Tensor, Tensor] | None) -> None:
+        """As of ``Runner``; a single token's logit is compared as a number."""
+        logit, state = (None, None) if said is None else said
+        number = None if logit is None or not self.span.single else logit.item()
+        if not (self.span.single and self.current.decide_alone(layer, number)):
+            self.current.decide(layer, logit, state)
+
+    def run(self, index: int, h: Tensor, adapted: Tensor | None) -> Tensor:
+        """The block on the rows that run it."""
+        block, current, span, cache = self.blocks[index], self.current, self.span, self.current.cache
+        some, selection = current.selection(index)
+        if cache is not None and self.state.kv_fill == "project" and (selection is not None or not some):
+            skipped = current.skipped_tokens(index)
             block.fill(h if skipped is None else skipped.take(h), span.take(skipped), cache, skipped)
         if not some:
             if cache is not None:
-                cache.fill(block.index)
-            return h, 0
-        if selection is None:
-            return block(h, span, cache), current.batch * current.tokens
-        part = selection.take(h)
-        return selection.put(h, block(part, span.take(selection), cache, selection)), part.shape[0] * part.shape[1]
+                cache.fill(index)
+            return h
+        part = h if selection is None else selection.take(h)
+        self.state.counter.ran[index] += part.shape[0] * part.shape[1]
+        out = block(part, span.take(selection), cache, selection)
+        return out if selection is None else selection.put(h, out)
+
+    def add(self, h: Tensor, adapted: Tensor | None) -> Tensor:
+        """(B, T, D)."""
+        return h if adapted is None else h + adapted.to(h.dtype)
 
 
 def _whole(skipper: Skipper) -> bool:
     """Whether there are adapters and controllers everywhere, read before a layer: what compiled code computes."""
-    parts: list[Any] = list(skipper.layers)
-    there = all(layer.adapter is not None for layer in parts) and all(layer.head is not None for layer in parts[:-2])
+    there = bool(skipper.bottleneck) and len(skipper.controllers()) == skipper.num_layers - 2
     return there and skipper.reads == "input" and skipper.kv_fill == "copy"
 
 

@@ -103,7 +103,7 @@ def save(model: nn.Module, out: Path) -> None:
         save_file({k: v.contiguous() for k, v in skipper.state_dict().items()}, out / ADAPTERS)
         info = {
             "layers": skipper.num_layers,
-            "bottleneck": skipper.layers[0].adapter.down.out_features,  # type: ignore[union-attr]
+            "bottleneck": skipper.bottleneck,
             "controller_reads": skipper.reads,
             "kv_fill": skipper.kv_fill,
             "prices": skipper.prices,

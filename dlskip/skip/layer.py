@@ -8,19 +8,17 @@ copied. The block is called only on the tokens that run it.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlskip.errors import DlskipError
 from dlskip.skip.adapter import Adapter, Head
-from dlskip.skip.cache import KeysCaptured
+from dlskip.skip.cache import KeysCaptured, SkipCache
+from dlskip.skip.passes import Pass, State
 from dlskip.skip.selection import Selection
-
-if TYPE_CHECKING:
-    from dlskip.skip.model import Skipper
-    from dlskip.skip.passes import Pass
+from dlskip.skip.step import step
 
 
 class SkipLayer(nn.Module):
@@ -32,118 +30,135 @@ class SkipLayer(nn.Module):
         dim: D.
         bottleneck: r of the adapter; 0 = none, and no head either.
         head: Whether this layer decides about the next one (l+1 is free to be skipped).
-        priced: Whether that head is told the price of a layer.
-        skipper: The model-wide state.
+        priced: Whether that head is conditioned on the price of a layer.
+        state: What all layers of the model share.
     """
 
     def __init__(
-        self, block: nn.Module, index: int, dim: int, bottleneck: int, head: bool, priced: bool, skipper: Skipper
+        self, block: nn.Module, index: int, dim: int, bottleneck: int, head: bool, priced: bool, state: State
     ) -> None:
         super().__init__()
         self.index = index
         self.adapter = Adapter(dim, bottleneck) if bottleneck else None
         self.head = Head(dim, priced) if head and bottleneck else None
-        # Tuples hide the two references from nn.Module's registration (and are followed by deepcopy).
-        self._hidden: tuple[nn.Module, Skipper] = (block, skipper)
-        self._original = block.forward
+        self.state = state
+        self.original = block.forward
         names = list(inspect.signature(block.forward).parameters)
         if "args" in names:  # a decorated forward: its real signature is the class's
             names = list(inspect.signature(type(block).forward).parameters)[1:]
         self._names = names
-        self._cache_name = "layer_past" if "layer_past" in names else "past_key_values"
-        block.forward = self.forward  # type: ignore[method-assign]
+        self.cache_name = "layer_past" if "layer_past" in names else "past_key_values"
+        # A tuple hides the block from nn.Module's registration (and is followed by deepcopy).
+        self._block: tuple[Any] = (block,)
+        self._block[0].forward = self.forward
 
     def restore(self) -> None:
         """Gives the block its own ``forward`` back."""
-        self._hidden[0].forward = self._original  # type: ignore[method-assign]
+        self._block[0].forward = self.original
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The block's ``forward``, skipped where the current pass's policy says so.
 
         Takes and returns what the block does: hidden states (B, T, D), alone or first in a tuple.
         """
-        skipper = self._hidden[1]
-        current = skipper.current
-        if current is None or not skipper.enabled:
-            return self._original(*args, **kwargs)
+        current = self.state.current
+        if current is None or not self.state.enabled:
+            return self.original(*args, **kwargs)
         kwargs |= dict(zip(self._names, args, strict=False))
         h: Tensor = kwargs.pop("hidden_states")
-        policy, following = current.policy, self.index + 1
-        decides = current.is_free(following)
-        adapted = None if self.adapter is None else self.adapter(h)
-        state = logit = None
-        if decides and skipper.reads == "input":
-            state, logit = self._control(current, h, adapted)
-            if not policy.uses_similarity:  # known before this layer has run
-                current.note(following, policy.decide(following, logit, state))
-        out, rest = self._run(current, h, kwargs)
-        out = out if adapted is None else out + adapted
-        if decides and skipper.reads == "output":
-            state, logit = self._control(current, out, None)
-        if policy.uses_similarity:
-            ran = current.runs[self.index]
-            policy.observe(self.index, current.at_deciders(h), current.at_deciders(out), ran)
-        if decides and (policy.uses_similarity or skipper.reads == "output"):
-            current.note(following, policy.decide(following, logit, state))
-        return out if rest is None else (out, *rest)
+        eager = _Eager(self, current, kwargs)
+        out = step(eager, self.state, current, self.index, h)
+        return out if eager.rest is None else (out, *eager.rest)
 
-    def _control(self, current: Pass, h: Tensor, adapted: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """What the controller reads, (N, D), and its logits, (N,); None if the policy does not ask."""
-        if not current.policy.uses_heads:
-            return None, None
-        assert self.head is not None and self.adapter is not None
-        state = current.at_deciders(h)
-        read = self.adapter(state) if adapted is None else current.at_deciders(adapted)
-        return state, self.head(read, current.price)
 
-    def _run(self, current: Pass, h: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...] | None]:
-        """Computes the block on the tokens that run it; the others keep their hidden state."""
-        skipper = self._hidden[1]
-        some, selection = current.selection(self.index)
+class _Eager:
+    """One call of a layer through the backbone's own block (a ``Runner``).
+
+    Args:
+        layer: The layer.
+        current: The pass.
+        kwargs: The block's other arguments.
+    """
+
+    late = False
+
+    def __init__(self, layer: SkipLayer, current: Pass, kwargs: dict[str, Any]) -> None:
+        self.layer = layer
+        self.current = current
+        self.kwargs = kwargs
+        self.rest: tuple[Any, ...] | None = None  # what the block returns besides hidden states
+
+    def adapt(self, index: int, h: Tensor) -> Tensor | None:
+        """(B, T, D), or None without adapters."""
+        return None if self.layer.adapter is None else self.layer.adapter(h)
+
+    def read(self, index: int, h: Tensor, adapted: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits (N,) and the states (N, D) that they were read from."""
+        adapter, head = self.layer.adapter, self.layer.head
+        assert adapter is not None and head is not None
+        state = self.current.at_deciders(h)
+        seen = adapter(state) if adapted is None else self.current.at_deciders(adapted)
+        return head(seen, self.current.price), state
+
+    def decide(self, layer: int, said: tuple[Tensor, Tensor] | None) -> None:
+        """As of ``Runner``."""
+        self.current.decide(layer, *((None, None) if said is None else said))
+
+    def run(self, index: int, h: Tensor, adapted: Tensor | None) -> Tensor:
+        """Computes the block on the tokens that run it."""
+        state, current, kwargs = self.layer.state, self.current, self.kwargs
+        some, selection = current.selection(index)
         cache = current.cache
         if cache is not None:
-            kwargs[self._cache_name] = cache
-            if skipper.kv_fill == "project" and (selection is not None or not some):
-                self._project(current, h, dict(kwargs))
-        skipper.counter.decided[self.index] += current.decided_tokens(self.index)
+            kwargs[self.layer.cache_name] = cache
+            if state.kv_fill == "project" and (selection is not None or not some):
+                self._project(cache, h)
         if not some:
             if cache is not None:
-                cache.fill(self.index)
-            return h, (() if skipper.tuple_output else None)
+                cache.fill(index)
+            self.rest = () if state.tuple_output else None
+            return h
         part = h if selection is None else selection.take(h)
         kwargs = kwargs if selection is None else _take_kwargs(kwargs, selection, h)
-        skipper.counter.ran[self.index] += part.shape[0] * part.shape[1]
-        if cache is None:
-            result = self._original(part, **kwargs)
-        else:
-            before = cache.fresh
-            with cache.selected(selection):
-                result = self._original(part, **kwargs)
-            if cache.fresh is before and current.deciders is not None:
-                raise DlskipError(
-                    f"layer {self.index} left no keys for the tokens that skip", where="per-token masks",
-                    mend="switch gradient checkpointing off (it drops the cache), or use mask_unit: sample",
-                )  # fmt: skip
-        rest = None
+        state.counter.ran[index] += part.shape[0] * part.shape[1]
+        result = self._compute(part, kwargs, cache, selection)
         if isinstance(result, tuple):
             result, rest = result[0], result[1:]
-            rest = rest if selection is None else tuple(None for _ in rest)
-        return (result if selection is None else selection.put(h, result)), rest
+            self.rest = rest if selection is None else tuple(None for _ in rest)
+        return result if selection is None else selection.put(h, result)
 
-    def _project(self, current: Pass, h: Tensor, kwargs: dict[str, Any]) -> None:
+    def add(self, h: Tensor, adapted: Tensor | None) -> Tensor:
+        """(B, T, D)."""
+        return h if adapted is None else h + adapted
+
+    def _compute(
+        self, part: Tensor, kwargs: dict[str, Any], cache: SkipCache | None, selection: Selection | None
+    ) -> Any:  # fmt: skip
+        """What the block returns for the tokens (B', Tq, D) that run it."""
+        if cache is None:
+            return self.layer.original(part, **kwargs)
+        before = cache.fresh
+        with cache.selected(selection):
+            result = self.layer.original(part, **kwargs)
+        if cache.fresh is before and self.current.deciders is not None:
+            raise DlskipError(
+                f"layer {self.layer.index} left no keys for the tokens that skip", where="per-token masks",
+                mend="switch gradient checkpointing off (it drops the cache), or use mask_unit: sample",
+            )  # fmt: skip
+        return result
+
+    def _project(self, cache: SkipCache, h: Tensor) -> None:
         """`project` fill: this layer's own norm and K/V projections of h_l for the tokens that skip it."""
-        assert current.cache is not None
-        skipped = current.skipped_tokens(self.index)
+        index = self.layer.index
+        skipped = self.current.skipped_tokens(index)
         part = h if skipped is None else skipped.take(h)
-        kwargs = kwargs if skipped is None else _take_kwargs(kwargs, skipped, h)
-        with current.cache.selected(skipped, capture=True):
+        kwargs = dict(self.kwargs) if skipped is None else _take_kwargs(self.kwargs, skipped, h)
+        with cache.selected(skipped, capture=True):
             try:
-                self._original(part, **kwargs)
+                self.layer.original(part, **kwargs)
             except KeysCaptured:
                 return
-        raise DlskipError(
-            f"layer {self.index} never updated its cache", where="kv_fill: project", mend="use kv_fill: copy"
-        )
+        raise DlskipError(f"layer {index} never updated its cache", where="kv_fill: project", mend="use kv_fill: copy")
 
 
 def _take_kwargs(kwargs: dict[str, Any], selection: Selection, h: Tensor) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from dlskip.errors import DlskipError
+from dlskip.skip.adapter import Adapter, Head
 from dlskip.skip.cache import SkipCache
 from dlskip.skip.layer import SkipLayer
-from dlskip.skip.passes import Counter, Deciders, Pass
+from dlskip.skip.passes import Counter, Deciders, Pass, State
 from dlskip.skip.policy import FullDepth, Policy
 from dlskip.skip.stack import causal_lm, find_layers, find_stack
 
@@ -29,8 +30,8 @@ class Skipper(nn.Module):
         bottleneck: r of the adapters; 0 attaches none, and no controllers: for masks that are given.
         reads: Whether a controller reads its layer's input (the decision is known before the layer has run) or output.
         kv_fill: ``copy`` fills keys/values from the layer below (the paper's); ``project`` from the layer's own K/V.
-        prices: Lowest and highest price of a layer (lambda) that the controllers are trained for and told; None = they
-            are told none.
+        prices: Lowest and highest price of a layer (lambda) that the controllers are trained for and conditioned on;
+            None = they take no price.
     """
 
     def __init__(
@@ -46,20 +47,18 @@ class Skipper(nn.Module):
         stack = find_stack(model)
         config: Any = stack.config
         self.config = config
-        self.reads, self.kv_fill, self.prices = reads, kv_fill, prices
-        self.enabled = True
+        self.prices = prices
         self.policy: Policy = FullDepth()
         self.deciders: Deciders | None = None
-        self.current: Pass | None = None
         self.last: Pass | None = None
-        self.tuple_output = config.model_type == "falcon"  # its blocks return (hidden, attention weights)
         count, dim = len(blocks), int(config.hidden_size)
         if count < 3:
             raise DlskipError(f"{count} layers leave none to skip: the first and the last always run", where="backbone")
-        self.counter = Counter.zeros(count)
-        self.replaced: list[nn.Module] = []  # modules of the backbone that were given a leaner forward
+        falcon = config.model_type == "falcon"  # its blocks return (hidden, attention weights)
+        self.state = State(reads, kv_fill, Counter.zeros(count), tuple_output=falcon)
+        self.replaced: list[nn.Module] = []  # modules of the backbone whose forward the fast path has replaced
         self.layers = nn.ModuleList(
-            SkipLayer(block, i, dim, bottleneck, head=i < count - 2, priced=prices is not None, skipper=self)
+            SkipLayer(block, i, dim, bottleneck, head=i < count - 2, priced=prices is not None, state=self.state)
             for i, block in enumerate(blocks)
         )
         self._hooks = (
@@ -72,31 +71,71 @@ class Skipper(nn.Module):
         """L."""
         return len(self.layers)
 
+    @property
+    def reads(self) -> Literal["input", "output"]:
+        """What a controller reads of its layer."""
+        return self.state.reads
+
+    @property
+    def kv_fill(self) -> Literal["copy", "project"]:
+        """What a skipped layer leaves in the cache."""
+        return self.state.kv_fill
+
+    @property
+    def counter(self) -> Counter:
+        """Tokens that each layer ran since ``reset_counter``."""
+        return self.state.counter
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there are adapters and skipping; False inside of ``disabled``."""
+        return self.state.enabled
+
+    def layer(self, index: int) -> SkipLayer:
+        """Adapter and head of layer ``index``."""
+        layer = self.layers[index]
+        assert isinstance(layer, SkipLayer)
+        return layer
+
+    def each_layer(self) -> list[SkipLayer]:
+        """Adapters and heads of all layers, from the first."""
+        return [self.layer(index) for index in range(self.num_layers)]
+
+    @property
+    def bottleneck(self) -> int:
+        """r of the adapters; 0 if there are none."""
+        adapter = self.layer(0).adapter
+        return 0 if adapter is None else adapter.down.out_features
+
     def adapters(self, *, controlling: bool = False) -> list[nn.Parameter]:
         """The adapters' parameters; ``controlling``: only of layers that decide about the next one."""
-        layers = (layer for layer in self.layers if layer.adapter is not None)
-        return [p for layer in layers if not controlling or layer.head is not None for p in layer.adapter.parameters()]  # type: ignore[union-attr]
+        chosen = [layer.adapter for layer in self.each_layer() if not controlling or layer.head is not None]
+        return [p for adapter in chosen if adapter is not None for p in adapter.parameters()]
+
+    def controllers(self) -> list[tuple[Adapter, Head]]:
+        """Adapter and head of every layer that decides about the next one."""
+        pairs = ((layer.adapter, layer.head) for layer in self.each_layer())
+        return [(adapter, head) for adapter, head in pairs if adapter is not None and head is not None]
 
     def heads(self) -> list[nn.Parameter]:
         """The controller heads' parameters."""
-        return [p for layer in self.layers if layer.head is not None for p in layer.head.parameters()]  # type: ignore[union-attr]
+        return [p for _, head in self.controllers() for p in head.parameters()]
 
     def init_heads(self, p: float) -> None:
         """Lets every fresh head skip with probability ``p``."""
-        for layer in self.layers:
-            if layer.head is not None:
-                layer.head.init_skip(p)  # type: ignore[operator, union-attr]
+        for _, head in self.controllers():
+            head.init_skip(p)
 
     def scaled(self, price: Tensor | float | None) -> Tensor | float:
         """A price on the logarithmic scale of its range: -1 at the lowest, 1 at the highest; 0 for None.
 
         Raises:
-            DlskipError: The controllers are told no price, or it lies outside the range they were trained for.
+            DlskipError: The controllers take no price, or it lies outside the range they were trained for.
         """
         if price is None:
             return 0.0
         if self.prices is None:
-            raise DlskipError("these controllers are told no price", where="price", mend="use a threshold")
+            raise DlskipError("these controllers take no price", where="price", mend="use a threshold")
         low, high = self.prices
         middle, reach = math.sqrt(low * high), math.log(high / low) / 2
         x = (price / middle).log() / reach if isinstance(price, Tensor) else math.log(price / middle) / reach
@@ -128,15 +167,15 @@ class Skipper(nn.Module):
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Runs the enclosed forwards as the bare backbone: no adapters, no skipping."""
-        before, self.enabled = self.enabled, False
+        before, self.state.enabled = self.state.enabled, False
         try:
             yield
         finally:
-            self.enabled = before
+            self.state.enabled = before
 
     def reset_counter(self) -> None:
         """Zeroes the executed-layer counter."""
-        self.counter = Counter.zeros(self.num_layers)
+        self.state.counter = Counter.zeros(self.num_layers)
 
     def new_cache(self) -> SkipCache:
         """An empty cache that knows the KV-fill rule; ``generate()`` makes one by itself."""
@@ -144,8 +183,8 @@ class Skipper(nn.Module):
 
     def detach_from(self, model: nn.Module) -> None:
         """Gives the backbone back as it was."""
-        for layer in self.layers:
-            layer.restore()  # type: ignore[operator]
+        for layer in self.each_layer():
+            layer.restore()
         for hook in self._hooks:
             hook.remove()
         for module in self.replaced:
@@ -173,14 +212,14 @@ class Skipper(nn.Module):
             kwargs["past_key_values"] = cache
         elif self.deciders is not None:
             cache = SkipCache(store=False)  # ragged passes need the fill rule even without a cache
-        self.current = Pass(
+        self.state.current = Pass(
             self.policy, tuple(inputs.shape[:2]), self.num_layers, inputs.device, kwargs.get("attention_mask"),
             self.deciders, cache, self.scaled(self.policy.price),
         )  # fmt: skip
         return (), kwargs
 
     def _end(self, stack: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.last, self.current = self.current or self.last, None
+        self.last, self.state.current = self.state.current or self.last, None
 
     def _adopt(self, cache: Any) -> SkipCache:
         """Replaces the empty cache that ``generate()`` makes by one that knows the fill rule."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +47,27 @@ class Counter:
         return cls([0] * layers, [0] * layers)
 
 
+@dataclass
+class State:
+    """What the layers of one model share.
+
+    Args:
+        reads: Whether a controller reads its layer's ``input`` or ``output``.
+        kv_fill: What a skipped layer leaves in the cache: ``copy`` or ``project``.
+        counter: What was run and decided since it was reset.
+        tuple_output: Whether a block returns a tuple even if it has nothing but hidden states to return.
+        enabled: Whether there are adapters and skipping at all.
+        current: The pass that runs now.
+    """
+
+    reads: Literal["input", "output"]
+    kv_fill: Literal["copy", "project"]
+    counter: Counter
+    tuple_output: bool = False
+    enabled: bool = True
+    current: Pass | None = None
+
+
 _ANSWERS = torch.tensor([False]), torch.tensor([True])
 
 
@@ -80,7 +102,7 @@ class Pass:
         attention_mask: (B, S) of 0/1 or None; finds the last token of right-padded rows.
         deciders: None = the last token of each row decides for the row.
         cache: The pass's cache; None when no layer needs another's keys and values.
-        price: The scaled price of a layer, one or (N,), that the controllers are told.
+        price: The scaled price of a layer, one or (N,), that the controllers are conditioned on.
     """
 
     def __init__(
@@ -94,7 +116,11 @@ class Pass:
         cache: SkipCache | None,
         price: Tensor | float = 0.0,
     ) -> None:
-        self.policy, self.layers, self.deciders, self.cache, self.price = policy, layers, deciders, cache, price
+        self.policy = policy
+        self.layers = layers
+        self.deciders = deciders
+        self.cache = cache
+        self.price = price
         self.device = device
         self.batch, self.tokens = shape
         if deciders is not None:
@@ -131,10 +157,18 @@ class Pass:
                 self._arrivals = torch.empty(self.layers, self.deciding, dtype=torch.bool, pin_memory=True)
             self._copies[layer] = _OnItsWay(run, self._arrivals[layer])
 
-    def answer(self, layer: int, runs: bool) -> None:
-        """Notes the decision of the only deciding token."""
+    def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> None:
+        """Asks the policy who runs ``layer`` and notes the answer (see ``Policy.decide``)."""
+        self.note(layer, self.policy.decide(layer, logit, state))
+
+    def decide_alone(self, layer: int, logit: float | None) -> bool:
+        """``decide`` for the only deciding token, without a tensor; False if the policy cannot: ask ``decide``."""
+        runs = self.policy.alone(layer, logit)
+        if runs is None:
+            return False
         self.runs[layer] = _ANSWERS[runs]
         self._counts[layer] = int(runs)
+        return True
 
     def is_free(self, layer: int) -> bool:
         """Whether ``layer`` may be skipped: never the first, and the last only by an early exit (§3.2)."""

@@ -43,8 +43,9 @@ def draws() -> torch.Generator:
 
 def policy_logits(skipper: Skipper, states: list[Tensor], price: Tensor | float | None = None) -> Tensor:
     """The controllers' logits at recorded states, with gradient: A states (N, D) -> (N, A)."""
-    layers, x = [layer for layer in skipper.layers if layer.head is not None], skipper.scaled(price)
-    return torch.stack([layer.head(layer.adapter(s), x) for layer, s in zip(layers, states, strict=True)], dim=1)  # type: ignore[operator]
+    x = skipper.scaled(price)
+    pairs = zip(skipper.controllers(), states, strict=True)
+    return torch.stack([head(adapter(s), x) for (adapter, head), s in pairs], dim=1)
 
 
 def drawn_prices(skipper: Skipper, batch: Batch, copies: int) -> Tensor | None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_fast import KNOWN, decoded, pair, policy_of
 from torch import Tensor
 
 from dlskip.data.batches import left_pad
@@ -18,6 +17,7 @@ from dlskip.fast.recorded import Steps
 from dlskip.inference.speculative import speculate
 from dlskip.skip import FullDepth, Sampled, Threshold, skipper_of
 from dlskip.skip.stack import find_layers
+from tests.fast.test_fast import KNOWN, decoded, pair, policy_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 POLICIES = ["full", "forced", "alike", "random", "threshold", "majority", "any", "exit"]

@@ -230,12 +230,12 @@ def test_a_skipped_block_is_not_called(family: str, skipping: Any, ragged: Ragge
     seen = [0] * 6
     for i, layer in enumerate(skipper.layers):
 
-        def spy(*args: Any, original: Any = layer._original, i: int = i, **kwargs: Any) -> Any:
+        def spy(*args: Any, original: Any = layer.original, i: int = i, **kwargs: Any) -> Any:
             h = args[0] if args else kwargs["hidden_states"]
             seen[i] += h.shape[0] * h.shape[1]
             return original(*args, **kwargs)
 
-        layer._original = spy
+        layer.original = spy
     batch, runs = ragged((4, 3), (2, 1), (3, 3)), random_masks(3)
     with torch.no_grad(), skipper.using(Forced(runs)):
         target_logits(model, batch)
@@ -298,4 +298,4 @@ def test_a_failed_pass_leaves_nothing_behind(skipping: Any) -> None:
     expected = logits(model)
     with pytest.raises(DlskipError, match="shape"), skipper.using(Forced(torch.ones(2, 6, dtype=torch.bool))):
         logits(model)
-    assert skipper.current is None and torch.equal(logits(model), expected)
+    assert skipper.state.current is None and torch.equal(logits(model), expected)

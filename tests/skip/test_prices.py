@@ -43,7 +43,7 @@ def test_prices_are_scaled_by_their_logarithm(skipping: Any) -> None:
 
 def test_controllers_that_are_told_none_refuse_a_price(skipping: Any, ragged: Ragged) -> None:
     model, skipper = skipping()
-    with pytest.raises(DlskipError, match="told no price"), skipper.using(Threshold(0.5, price=1.0)):
+    with pytest.raises(DlskipError, match="take no price"), skipper.using(Threshold(0.5, price=1.0)):
         model(**ragged(*LENGTHS).inputs)
 
 
