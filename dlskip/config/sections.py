@@ -37,7 +37,7 @@ class Backbone(Section):
 
 
 class Tune(Section):
-    """How the backbone's weights are trained (method §3): LoRA, 4-bit NF4 + LoRA, or all of them."""
+    """How the backbone's weights are trained (docs/method.md §3): LoRA, 4-bit NF4 + LoRA, or all of them."""
 
     mode: Literal["lora", "qlora", "full"] = "lora"
     r: int = Field(16, ge=1, description="LoRA rank; the paper's 16")
@@ -47,12 +47,12 @@ class Tune(Section):
 
 
 class Model(Section):
-    """Adapters and controllers around every layer (method §1-2)."""
+    """Adapters and controllers around every layer (docs/method.md §1-2)."""
 
     tune: Tune
     bottleneck: int = Field(64, ge=1, description="r of the adapter's D->r->D MLP (eq 5)")
     controller_reads: Literal["input", "output"] = Field("input", description="eq 10: A_l of the layer's input/output")
-    kv_fill: Literal["copy", "project"] = Field("copy", description="method §6: keys/values of a skipped layer")
+    kv_fill: Literal["copy", "project"] = Field("copy", description="keys of a skipped layer (docs/method.md §6)")
     prices: tuple[PositiveFloat, PositiveFloat] | None = Field(
         None, description="range of lambda that RL draws from and tells the controllers; null: rl.price, untold"
     )

@@ -18,7 +18,7 @@ class Finetune(Section):
 
 
 class AdapterInit(Section):
-    """Adapters alone on instruction data, backbone frozen (method §7)."""
+    """Adapters alone on instruction data, backbone frozen (docs/method.md §7)."""
 
     train: Train
 
@@ -38,7 +38,7 @@ class SkipPretrain(Section):
 
 
 class Sampling(Section):
-    """The sampling strategy of §3.2: layers after M similar ones are skipped more often."""
+    """The sampling strategy: layers after M similar ones are skipped more often (docs/method.md §4)."""
 
     enabled: bool = True
     tau: float = Field(0.95, ge=-1, le=1, description="a layer is s-p if cos(h_{l+1}, h_l) > tau")
@@ -72,7 +72,7 @@ class RL(Section):
 
 
 class Mixer(Section):
-    """Joint fine-tuning under the policy's own masks: task loss and RL objective (§3.3 step 4)."""
+    """Joint fine-tuning under the policy's own masks: task loss and RL objective (docs/method.md §5)."""
 
     train: Train
     schedule: Literal["linear", "mixer"] = "linear"
@@ -85,14 +85,14 @@ class Mixer(Section):
 
 
 class Static(Section):
-    """A fixed block of layers dropped, and the rest fine-tuned: one model per share (method §9)."""
+    """A fixed block of layers dropped, and the rest fine-tuned: one model per share (docs/method.md §9)."""
 
     train: Train
     block: Literal["top", "middle"] = Field("top", description="the layers just below the last, or centred")
 
 
 class SkipDecode(Section):
-    """The same layers for every sample, more of them the further decoding is (method §9)."""
+    """The same layers for every sample, more of them the further decoding is (docs/method.md §9)."""
 
     horizon: float = Field(
         0.9, gt=0, le=1, description="quantile of a task's target lengths at which the maximum share is reached"

@@ -1,4 +1,4 @@
-"""Every task and every prompt template, in one place (method §8).
+"""Every task and every prompt template, in one place (docs/method.md §8).
 
 ``paper`` templates hold the paper's wording where it gives one and the same form elsewhere; ``short`` ones ask the
 same with a few tokens, because on a CPU tokens are the budget. A prompt never ends in a space; a target begins with

@@ -60,7 +60,7 @@ def from_pretrained(
         budget: Share of layers to run: takes the threshold or price that ``dlskip calibrate`` measured for it.
         batch_policy: Who decides in a batch (see ``dlskip.skip.Threshold``). None = the checkpoint's, else
             ``per_sample``.
-        kv_fill: Keys and values of skipped layers (method §6). None = as trained.
+        kv_fill: Keys and values of skipped layers (docs/method.md §6). None = as trained.
         backbone: Folder or hub id of the base model, or a name that ``dlskip.models.packaged`` makes (``smollm2``).
             None = what the checkpoint names; for an artifact, what its LoRA names if that is a folder, or
             ``models/<name>`` beside ``artifacts/``.

@@ -1,4 +1,4 @@
-"""The lossless mode: the model's own skipping drafts tokens, its full depth verifies them all in one pass (method §6).
+"""Lossless decoding: the skipping model drafts tokens, the full model verifies them in one pass (docs/method.md §6).
 
 Speculative decoding (Leviathan et al. 2023, arXiv:2211.17192, algorithm 1) without a second model. Both sides share
 one cache, whose prefix only ever holds what full depth computed: what the drafter appends is dropped before the

@@ -27,7 +27,7 @@ class Traced:
     """One forward pass of B rows of T new tokens, on the CPU.
 
     Args:
-        ran: (B, T, L) bool, which layer ran for which token. The tokens of a prompt share one decision (method §6).
+        ran: (B, T, L) bool, which layer ran for which token. A prompt's tokens share one decision (docs/method.md §6).
         real: (B, T) bool, False for padding.
         first: Whether nothing was cached before it: a prompt.
     """

@@ -1,4 +1,4 @@
-"""Skip-decode: the same layers for every sample, more of them the further decoding is (method §9)."""
+"""Skip-decode: the same layers for every sample, more of them the further decoding is (docs/method.md §9)."""
 
 from __future__ import annotations
 

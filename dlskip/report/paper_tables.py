@@ -142,7 +142,7 @@ def mt(views: Sequence[View]) -> Table:
 
 
 def variance(views: Sequence[View]) -> Table:
-    """Table 3: how much the skipped layers differ between samples."""
+    """Table 3: how much the skipped layers differ between samples (eqs 14-15)."""
     rows: list[list[Any]] = []
     for view in views:
         prompts = view.layers[view.layers["phase"] == "prompt"]

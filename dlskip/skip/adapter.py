@@ -1,4 +1,4 @@
-"""The adapter that runs beside every layer, and the controller head on top of it (method §1-2)."""
+"""The adapter in parallel to every layer, and the controller head on top of it (docs/method.md §1-2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one KV rule: what a token that skips a layer leaves there for later tokens to attend to (method §6)."""
+"""The one KV rule: what a token that skips a layer leaves there for later tokens to attend to (docs/method.md §6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decoder layer that may be skipped: ``h_{l+1} = h_l + A_l(h_l) + m_l (Block_l(h_l) - h_l)`` (eqs 5-6).
+"""A decoder layer that may be skipped: ``h_{l+1} = h_l + A_l(h_l) + m_l (Block_l(h_l) - h_l)`` (eq 6).
 
 The backbone's own layer is wrapped in place by replacing the *instance's* ``forward``: module names, classes, hooks,
 PEFT, gradient checkpointing and ``output_hidden_states`` see the same tree as before, and no modelling code is
@@ -22,7 +22,7 @@ from dlskip.skip.step import step
 
 
 class SkipLayer(nn.Module):
-    """Adapter, controller head and the gathering around one block.
+    """Adapter, controller head and the gathering around one block (eqs 5-6).
 
     Args:
         block: The backbone's decoder layer; kept out of this module's own parameters.

@@ -15,7 +15,7 @@ from dlskip.skip.selection import Selection
 
 @dataclass(frozen=True)
 class Deciders:
-    """The deciding tokens of a teacher-forced batch: the last prompt token and each response token (method §6).
+    """The deciding tokens of a teacher-forced batch: last prompt token, every response token (docs/method.md §6).
 
     Args:
         rows: (N,) long, the row of each deciding token.
@@ -148,7 +148,7 @@ class Pass:
         return self._counts[layer]
 
     def note(self, layer: int, run: Tensor | None) -> None:
-        """Notes who runs ``layer``: (N,) bool, None = all. On CUDA it leaves for the host at once (method §2)."""
+        """Notes who runs ``layer``: (N,) bool, None = all. On CUDA its copy to the host starts (docs/method.md §2)."""
         if run is not None and self.deciders is not None:
             run = run.to(self.device)
         self.runs[layer] = run
@@ -171,7 +171,7 @@ class Pass:
         return True
 
     def is_free(self, layer: int) -> bool:
-        """Whether ``layer`` may be skipped: never the first, and the last only by an early exit (§3.2)."""
+        """Whether ``layer`` may be skipped: never the first, and the last only by an early exit (docs/method.md §2)."""
         return 0 < layer < self.layers - (0 if self.policy.frees_last else 1)
 
     def rows(self, layer: int) -> Tensor:

@@ -104,7 +104,7 @@ class RandomSkip(Policy):
 
 
 class Threshold(Policy):
-    """Skips a layer iff ``p > threshold``, with one decision per row or one for the batch (§3.4).
+    """Skips a layer iff ``p > threshold``, with one decision per row or one for the batch (docs/method.md §6).
 
     Args:
         threshold: In [0, 1].
@@ -146,7 +146,7 @@ class Threshold(Policy):
 
 @dataclass(frozen=True)
 class Strategy:
-    """The sampling strategy (2) of §3.2: after M similar layers the next is skipped more often.
+    """The sampling strategy: after M similar layers the next is skipped more often (docs/method.md §4).
 
     Args:
         tau: A layer is similar (s-p) if ``cos(h_{l+1}[last], h_l[last]) > tau``.
@@ -162,7 +162,7 @@ class Strategy:
 
 
 class Sampled(Policy):
-    """Samples actions from the controllers, and remembers the trajectory for the policy gradient (§3.2).
+    """Samples actions from the controllers, and remembers the trajectory for the policy gradient (docs/method.md §4).
 
     After a pass, lists with one entry per free layer hold: ``states`` (N, D) that the controllers read (detached),
     ``skipped`` (N,) bool actions, ``bonus`` (N,) what the strategy added to the probability.

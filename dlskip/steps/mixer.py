@@ -1,4 +1,4 @@
-"""MIXER fine-tuning (§3.3 step 4): task loss under the policy's own sampled masks, giving way to REINFORCE."""
+"""MIXER fine-tuning (docs/method.md §5): task loss under the policy's own sampled masks, giving way to REINFORCE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layer-skip pretraining (§3.1): an unskipped teacher and two randomly skipping students of the same input."""
+"""Layer-skip pretraining (docs/method.md §3): an unskipped teacher and two students that skip at random."""
 
 from __future__ import annotations
 

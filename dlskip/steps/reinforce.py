@@ -1,4 +1,4 @@
-"""REINFORCE on the controllers (§3.2): sampled trajectories, their rewards, and the score-function gradient.
+"""REINFORCE on the controllers (docs/method.md §4): sampled trajectories, their rewards, the score-function gradient.
 
 A trajectory is one deciding token's path through the layers. The states are given (detached), so the policy gradient
 needs no backward pass through the transformer blocks.
@@ -212,7 +212,7 @@ def held_out(model: nn.Module, batch: Batch) -> Metrics:
 
 
 def collapse_alarms(step: int, measured: dict[str, float], config: RL, layers: int) -> list[dict[str, Any]]:
-    """Alarms on collapse: everything skipped, nothing skipped, or the two rates apart (method §4)."""
+    """Alarms on collapse: everything skipped, nothing skipped, or the two rates apart (docs/method.md §4)."""
     sampled, thresholded = measured["val_skip_sampled"], measured["val_skip_threshold"]
     most = (layers - 2) / layers
     found = []

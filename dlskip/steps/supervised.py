@@ -22,7 +22,7 @@ class Supervised(Step):
 
     Args:
         model: The model.
-        parameters: What is trained: the backbone's (stage finetune) or the adapters' (stage adapter_init, method §7).
+        parameters: What is trained: the backbone's (stage finetune) or the adapters' (adapter_init; docs/method.md §7).
     """
 
     def __init__(self, model: nn.Module, parameters: list[nn.Parameter]) -> None:

@@ -14,14 +14,14 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """Mean over examples of the mean over their target tokens; ``weight`` (N,) sums to 1 (``Batch.weight``)."""
+    """Mean over examples of the mean over their target tokens (eq 4); ``weight`` (N,) sums to 1 (``Batch.weight``)."""
     return (F.cross_entropy(logits, targets, reduction="none") * weight).sum()
 
 
 def skip_pretraining(
     teacher: Tensor, first: Tensor, second: Tensor, targets: Tensor, weight: Tensor, alpha: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """``alpha (L_distill + L_reg) + L_cls`` (eqs 7-9), averaged over examples as ``cross_entropy`` is.
+    """``L_pretrain = alpha (L_distill + L_reg) + L_cls`` (eqs 7-9), averaged over examples as ``cross_entropy`` is.
 
     Args:
         teacher: (N, V) logits P0 of the unskipped forward, without gradient.
@@ -42,7 +42,7 @@ def skip_pretraining(
 
 
 def reward(ce: Tensor, layers_run: Tensor, layers: int, price: Tensor | float, cost: str) -> Tensor:
-    """``R(A) = -CE - lambda l_n`` (eq 12) per trajectory.
+    """The reward ``R(A) = -CE - lambda l_n / L`` of each trajectory (eq 11).
 
     Args:
         ce: (N,) cross entropy of each trajectory's target.
@@ -81,7 +81,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def reinforce(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
-    """The loss whose gradient is ``-grad J`` (eq 13): weighted mean over N trajectories of ``-A sum log pi(a|s)``.
+    """The loss whose gradient is ``-grad J`` (eqs 12-13): weighted mean over N trajectories of ``-A sum log pi(a|s)``.
 
     Args:
         log_prob: (N, A) of the actions of each trajectory.

@@ -1,4 +1,4 @@
-"""The policy gradient against enumeration over every mask of a small model, states held fixed (method §4)."""
+"""The policy gradient against enumeration over every mask of a small model, states held fixed (docs/method.md §4)."""
 
 from __future__ import annotations
 
