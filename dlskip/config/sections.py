@@ -113,7 +113,7 @@ class Train(Section):
 class Speed(Section):
     """How prefill (of understanding prompts) and decoding (of translations) are timed; a batch mixes the tasks."""
 
-    batches: list[int] = Field(min_length=1, description="rows per batch")
+    batches: list[Literal[1, 8, 16]] = Field(min_length=1, description="rows per batch")
     rows: int = Field(8, ge=1, description="prompts timed, where each has a depth of its own; at least one batch")
     tokens: int = Field(8, ge=1, description="tokens decoded after the prompt's own")
     repeats: int = Field(3, ge=1, description="runs of each, alternating with full depth; the median counts")

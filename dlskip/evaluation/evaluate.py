@@ -1,11 +1,11 @@
-"""Every method at every setting on the test rows: quality and counted layers; predictions kept."""
+"""Every method at every setting: quality and counted layers on the test rows, predictions kept."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from itertools import groupby
+from dataclasses import replace
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,14 @@ from tqdm.auto import tqdm
 from dlskip import provenance
 from dlskip.config import Params
 from dlskip.data.batches import Encoded, encode
-from dlskip.data.io import DATA, data_sha256, read_split
+from dlskip.data.io import DATA, Example, data_sha256, read_split
 from dlskip.data.tasks import TASKS
 from dlskip.evaluation.deployed import Deployed, deploy
-from dlskip.evaluation.records import Case, Outcome, Records
+from dlskip.evaluation.records import Case, Outcome, Records, Split
 from dlskip.inference.decode import Decoded, decode
 from dlskip.methods import registry
-from dlskip.methods.base import FULL, Method, Setting
+from dlskip.methods.base import Method
+from dlskip.methods.settings import PER_SAMPLE, BatchRule, PlannedSetting, batch_rules
 from dlskip.models import artifact
 from dlskip.skip import RandomSkip
 
@@ -29,6 +30,9 @@ ROOT = Path("evaluations")
 
 class Evaluator:
     """Runs a method's settings over tasks.
+
+    Learned methods are run on validation rows too, each row deciding for itself: what is chosen among their settings
+    is chosen there, and not on the rows that are reported.
 
     Args:
         params: All parameters.
@@ -40,45 +44,58 @@ class Evaluator:
 
     def __init__(self, params: Params, method: Method, tasks: Sequence[str], records: Records, seed: int) -> None:
         self.params, self.method, self.tasks, self.records, self.seed = params, method, tasks, records, seed
-        self.batches = [str(b) for b in params.evaluate.batches] if method.name == "ours" else ["per_sample"]
-        self.control = method.name == "ours" and params.evaluate.random_control
+        reported, ours = params.evaluate.split, method.name == "ours"
+        rules: list[BatchRule] = batch_rules(params) if ours else [PER_SAMPLE]
+        self.rules: dict[Split, list[BatchRule]] = {"validation": [PER_SAMPLE]} if method.learned else {}
+        self.rules |= {reported: rules}
+        self.control = ours and params.evaluate.random_control
 
-    def run(self, deployed: Deployed, settings: Sequence[Setting], bar: Any) -> None:
+    def run(self, deployed: Deployed, planned: Sequence[PlannedSetting], bar: Any) -> None:
         """All settings of one set of weights."""
-        for task in self.tasks:
-            examples = read_split(DATA, task, self.params.evaluate.split)
+        for task, split in product(self.tasks, self.rules):
+            examples = self._examples(task, split)
             encoded = encode(examples, deployed.tokenizer, 2**20)
             unskipped: Outcome | None = None  # with nothing skipped no batch rule has a say: one pass serves all
-            for case in self._cases(settings, task):
-                known = unskipped if case.setting == FULL else None
+            for case in self._cases(planned, task, split):
+                known = unskipped if case.setting.full_depth else None
                 outcome = known or self._decode(deployed, task, encoded, case)
-                if case.setting == FULL:
+                if case.setting.full_depth:
                     unskipped = outcome
                 self.records.score(task, examples, deployed.tokenizer, case, outcome)
                 bar.update()
-                if self.control and case.batch == "per_sample" and case.setting != FULL:
+                if self._has_control(case):
                     chance = self._chance(case, outcome)
                     outcome = self._decode(deployed, task, encoded, chance)
                     self.records.score(task, examples, deployed.tokenizer, chance, outcome)
                     bar.update()
 
-    def steps(self, settings: Sequence[Setting]) -> int:
+    def steps(self, planned: Sequence[PlannedSetting]) -> int:
         """Passes over a task that ``run`` makes, for the progress bar."""
-        skipping = sum(s.name != FULL for s in settings)
-        return len(self.tasks) * (len(settings) * len(self.batches) + skipping * self.control)
+        skipping = sum(not p.setting.full_depth for p in planned)
+        return len(self.tasks) * (len(planned) * sum(map(len, self.rules.values())) + skipping * self.control)
 
-    def _cases(self, settings: Iterable[Setting], task: str) -> Iterator[Case]:
-        for batch in self.batches:
+    def _examples(self, task: str, split: Split) -> list[Example]:
+        """A split's rows; of those that settings are chosen on, no more than are reported."""
+        reported = self.params.evaluate.split
+        rows = read_split(DATA, task, split)
+        return rows if split == reported else rows[: len(read_split(DATA, task, reported))]
+
+    def _cases(self, planned: Iterable[PlannedSetting], task: str, split: Split) -> Iterator[Case]:
+        for batch in self.rules[split]:
             size = self.params.evaluate.per_sample_batch
-            for s in settings:
-                rows = size if batch == "per_sample" or s.name == FULL else int(batch)
-                yield Case(self.method.name, s.name, batch, rows, self.method.policy(s, task, batch))
+            for p in planned:
+                rows = size if batch == PER_SAMPLE or p.setting.full_depth else int(batch)
+                yield Case(self.method.name, p.setting, batch, split, rows, self.method.policy(p, task, batch))
+
+    def _has_control(self, case: Case) -> bool:
+        wanted = self.control and case.batch == PER_SAMPLE and not case.setting.full_depth
+        return wanted and case.split == self.params.evaluate.split
 
     def _chance(self, case: Case, outcome: Outcome) -> Case:
         """Random masks at the learned policy's measured rates, same weights, same batches."""
         skips = outcome.skips()
         policy = RandomSkip(skips["skip_prefill"], skips["skip_decode"], seed=self.seed)
-        return Case("random", case.setting, "per_sample", case.size, policy)
+        return replace(case, method="random", policy=policy)
 
     def _decode(self, deployed: Deployed, task: str, encoded: list[Encoded], case: Case) -> Outcome:
         definition, tokenizer = TASKS[task], deployed.tokenizer
@@ -88,10 +105,10 @@ class Evaluator:
             answers = [tokenizer(f" {label}", add_special_tokens=False)["input_ids"] for label in definition.labels]
             longest = max(map(len, answers)) + 1
         order = list(range(len(encoded)))
-        if case.batch == "per_sample" or case.setting == FULL:  # rows do not heed each other: by length, to pad less
+        if case.batch == PER_SAMPLE or case.setting.full_depth:  # rows do not decide together: by length, to pad less
             order.sort(key=lambda row: len(encoded[row].prompt))
         decoded: dict[int, Decoded] = {}
-        with deployed.skipper.using(case.policy) if deployed.skipper else nullcontext():
+        with deployed.skipper.using(case.policy):
             for start in range(0, len(order), case.size):
                 rows = order[start : start + case.size]
                 found = decode(
@@ -108,9 +125,9 @@ def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: st
     started, tasks = time.time(), params.prepare.nlu if kind == "nlu" else params.prepare.mt
     method = registry.method(name)
     settings = method.settings(params, backbone, seed)
-    records = Records(backbone, seed, params.evaluate.traces)
+    records = Records(backbone, seed, params.evaluate.split, params.evaluate.traces)
     runner = Evaluator(params, method, tasks, records, seed)
-    groups = [list(same) for _, same in groupby(settings, key=lambda s: s.weights)]
+    groups = [list(same) for _, same in groupby(settings, key=lambda p: p.weights)]
     with tqdm(total=sum(map(runner.steps, groups)), desc=f"evaluate {name} {kind}", mininterval=2.0) as bar:
         for same in groups if tasks else []:
             runner.run(deploy(params, backbone, same[0]), same, bar)

@@ -1,12 +1,14 @@
-"""What an evaluation leaves: tidy rows, per-layer skip rates, predictions and traces."""
+"""What an evaluation leaves: tidy rows, per-layer skip rates, predictions and traces.
+
+In every file a setting is the three columns or keys ``threshold``, ``share`` and ``price``, empty where not set.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,10 +19,13 @@ from dlskip.data.io import Example
 from dlskip.data.tasks import TASKS
 from dlskip.evaluation.metrics import mt_metrics, nlu_metrics, parse_answer
 from dlskip.inference.decode import Decoded
+from dlskip.methods.settings import KNOBS, BatchRule, Setting
 from dlskip.skip import Policy
 
-ROW = ["method", "backbone", "seed", "setting", "batch", "task", "metric", "value", "skip_ratio", "n"]
-LAYER = ["method", "backbone", "seed", "setting", "batch", "task", "phase", "layer", "skip_rate", "skip_std"]
+Split = Literal["test", "validation"]
+
+ROWS = ["method", "backbone", "seed", *KNOBS, "batch", "split", "task", "metric", "value", "skip_ratio", "n"]
+LAYERS = ["method", "backbone", "seed", *KNOBS, "batch", "task", "phase", "layer", "skip_rate", "skip_std"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,17 @@ class Case:
 
     Args:
         method: Name in the results.
-        setting: ``full``, a threshold or a share.
+        setting: Full depth, or a threshold, share or price.
         batch: ``1``, ``8``, ``16`` (one decision for the batch beyond 1) or ``per_sample``.
+        split: Whose rows are answered.
         size: Rows per batch.
         policy: Who decides.
     """
 
     method: str
-    setting: str
-    batch: str
+    setting: Setting
+    batch: BatchRule
+    split: Split
     size: int
     policy: Policy
 
@@ -59,15 +66,16 @@ class Outcome:
 
 
 class Records:
-    """Collects the measurements of one evaluation cell and writes them.
+    """Collects the measurements of one method's evaluation and writes them.
 
     Args:
-        backbone, seed: The cell.
+        backbone, seed: Of the run.
+        split: The split whose predictions, layer rates and traces are kept; rows are kept of every split.
         traces: Sentences per translation task whose per-token depth is kept.
     """
 
-    def __init__(self, backbone: str, seed: int, traces: int) -> None:
-        self.backbone, self.seed, self.traced = backbone, seed, traces
+    def __init__(self, backbone: str, seed: int, split: Split, traces: int) -> None:
+        self.backbone, self.seed, self.split, self.traced = backbone, seed, split, traces
         self.rows: list[dict[str, Any]] = []
         self.layers: list[dict[str, Any]] = []
         self.predictions: list[dict[str, Any]] = []
@@ -91,7 +99,9 @@ class Records:
             self.signatures[task] = signatures
         for metric, value in (scores | {k: v for k, v in outcome.skips().items() if k != "skip_ratio"}).items():
             self._row(task, case, outcome, metric, value)
-        key = {"method": case.method, "setting": case.setting, "batch": case.batch, "task": task}
+        if case.split != self.split:
+            return
+        key = {"method": case.method, **case.setting.columns(), "batch": case.batch, "task": task}
         for example, text, answer, d in zip(examples, texts, parsed, outcome.decoded, strict=True):
             self.predictions.append(
                 key
@@ -126,24 +136,26 @@ class Records:
             pieces = ["<prompt>", *(tokenizer.decode([t]) for t in d.tokens)][: len(d.runs)]
             self.traces.append(
                 {
-                    "task": example.task, "setting": case.setting, "prompt": example.prompt,
+                    "task": example.task, **case.setting.columns(), "prompt": example.prompt,
                     "reference": example.target.strip(), "output": tokenizer.decode(d.tokens),
                     "tokens": pieces, "ran": [r.int().tolist() for r in d.runs],
                 }
             )  # fmt: skip
 
     def _row(self, task: str, case: Case, outcome: Outcome, metric: str, value: float) -> None:
-        share, n = outcome.skips()["skip_ratio"], len(outcome.decoded)
-        values: Sequence[Any] = (
-            case.method, self.backbone, self.seed, case.setting, case.batch, task, metric, value, share, n,
+        self.rows.append(
+            {
+                "method": case.method, "backbone": self.backbone, "seed": self.seed, **case.setting.columns(),
+                "batch": case.batch, "split": case.split, "task": task, "metric": metric, "value": value,
+                "skip_ratio": outcome.skips()["skip_ratio"], "n": len(outcome.decoded),
+            }
         )  # fmt: skip
-        self.rows.append(dict(zip(ROW, values, strict=True)))
 
     def write(self, out: Path) -> None:
         """Writes ``rows.csv``, ``layers.csv``, ``predictions.jsonl``, ``traces.json`` and ``signatures.json``."""
         out.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(self.rows, columns=ROW).to_csv(out / "rows.csv", index=False)
-        pd.DataFrame(self.layers, columns=LAYER).to_csv(out / "layers.csv", index=False)
+        pd.DataFrame(self.rows, columns=ROWS).to_csv(out / "rows.csv", index=False)
+        pd.DataFrame(self.layers, columns=LAYERS).to_csv(out / "layers.csv", index=False)
         lines = (json.dumps(p, ensure_ascii=False) + "\n" for p in self.predictions)
         (out / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
         (out / "traces.json").write_text(json.dumps(self.traces, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +26,7 @@ from dlskip.data.tasks import TASKS
 from dlskip.evaluation.deployed import Deployed, deploy
 from dlskip.inference.decode import Decoded, decode
 from dlskip.methods import registry
-from dlskip.methods.base import FULL, Setting
+from dlskip.methods.settings import FULL, PER_SAMPLE, BatchRule, PlannedSetting, rule_of
 from dlskip.models import artifact
 from dlskip.skip import FullDepth, Policy, Skipper
 
@@ -69,14 +68,14 @@ def mixed(prompts: Sequence[Sequence[list[int]]], size: int, rows: int) -> list[
 
 
 def measure(
-    model: nn.Module, skipper: Skipper | None, policies: Sequence[Policy], batches: Sequence[Prompts],
+    model: nn.Module, skipper: Skipper, policies: Sequence[Policy], batches: Sequence[Prompts],
     *, tokens: int, repeats: int, pad: int,
 ) -> list[Timing]:  # fmt: skip
     """Times each policy on the same batches.
 
     Args:
         model: A causal LM.
-        skipper: Its skipping, if any.
+        skipper: Its skipping.
         policies: What is timed, in turn; the first warms up before.
         batches: Token ids of the prompts.
         tokens: Token steps after the prompts' own pass; 0 times the prompts alone.
@@ -87,7 +86,7 @@ def measure(
 
     def run(policy: Policy, timing: Timing) -> None:
         prefill, step, decoded = 0.0, 0.0, []
-        with skipper.using(policy) if skipper is not None else nullcontext():
+        with skipper.using(policy):
             for prompts in batches:
                 clock = [time.perf_counter()]
                 decoded += decode(
@@ -126,33 +125,36 @@ class Clock:
         self.params, self.config, self.method = params, params.speed, registry.method(name)
         tasks = [*params.prepare.nlu, *params.prepare.mt]
         self.answers, self.texts = ([t for t in tasks if TASKS[t].kind == kind] or tasks for kind in ("nlu", "mt"))
-        self.sizes = {str(b): b for b in self.config.batches}
-        if name == "ours":  # elsewhere every row of a batch skips alike, or batches are not compared
-            self.sizes["per_sample"] = params.evaluate.per_sample_batch
+        self.sizes: dict[BatchRule, int] = {rule_of(size): size for size in self.config.batches}
+        if name == "ours":  # elsewhere every row of a batch skips the same layers, or batches are not compared
+            self.sizes[PER_SAMPLE] = params.evaluate.per_sample_batch
 
-    def rows(self, deployed: Deployed, settings: Sequence[Setting]) -> Iterator[dict[str, Any]]:
+    def rows(self, deployed: Deployed, planned: Sequence[PlannedSetting]) -> Iterator[dict[str, Any]]:
         """Settings of one set of weights and its full depth: what ``reports/results.csv`` says of their speed."""
-        names = [FULL, *(s.name for s in settings if s.name != FULL)]
+        skipping = [p for p in planned if not p.setting.full_depth]
         for batch, size in self.sizes.items():
-            timings = self._timed(deployed, settings, batch, size)
-            for name, timing in zip(names, timings, strict=True):
+            timings = self._timed(deployed, skipping, batch, size)
+            for setting, timing in zip([FULL, *(p.setting for p in skipping)], timings, strict=True):
                 for metric, value in _measured(timing, timings[0]).items():
                     yield {
-                        "method": self.method.name, "setting": name, "batch": batch, "task": TASK, "metric": metric,
-                        "value": value, "skip_ratio": timing.skip_prefill, "n": size,
+                        "method": self.method.name, **setting.columns(), "batch": batch,
+                        "split": self.params.evaluate.split, "task": TASK, "metric": metric, "value": value,
+                        "skip_ratio": timing.skip_prefill, "n": size,
                     }  # fmt: skip
 
-    def _timed(self, deployed: Deployed, settings: Sequence[Setting], batch: str, size: int) -> list[Timing]:
+    def _timed(
+        self, deployed: Deployed, skipping: Sequence[PlannedSetting], batch: BatchRule, size: int
+    ) -> list[Timing]:
         """Full depth first, then the settings that skip."""
         found = []
         for tasks, tokens in ((self.answers, 0), (self.texts, self.config.tokens)):
-            policies = [self.method.policy(s, tasks[-1], batch) for s in settings if s.name != FULL]
-            alike = not any(policy.uses_heads for policy in policies)  # then one batch stands for all
+            policies = [self.method.policy(p, tasks[-1], batch) for p in skipping]
+            fixed = not any(policy.uses_heads for policy in policies)  # then one batch stands for all
             rows = (read_split(DATA, task, self.params.evaluate.split) for task in tasks)
             prompts = [[e.prompt for e in encode(some, deployed.tokenizer, 2**20)] for some in rows]
             timed = measure(
                 deployed.model, deployed.skipper, [FullDepth(), *policies],
-                mixed(prompts, size, 1 if alike else self.config.rows), tokens=tokens, repeats=self.config.repeats,
+                mixed(prompts, size, 1 if fixed else self.config.rows), tokens=tokens, repeats=self.config.repeats,
                 pad=int(deployed.tokenizer.pad_token_id),
             )  # fmt: skip
             found.append(timed)
@@ -172,7 +174,7 @@ def time_method(params: Params, name: str, backbone: str, seed: int) -> None:
     """Times one method and writes ``speeds/<method>/<backbone>-<seed>/``."""
     started, clock, rows = time.time(), Clock(params, name), []
     settings = clock.method.settings(params, backbone, seed)
-    groups = [list(same) for _, same in groupby(settings, key=lambda s: s.weights)]
+    groups = [list(same) for _, same in groupby(settings, key=lambda p: p.weights)]
     with tqdm(total=len(groups) * len(clock.sizes), desc=f"speed {name}", mininterval=2.0) as bar:
         for same in groups:
             for _, batch in groupby(clock.rows(deploy(params, backbone, same[0]), same), key=lambda row: row["batch"]):

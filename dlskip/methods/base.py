@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,31 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dlskip.config import Params
 from dlskip.errors import DlskipError, offences
+from dlskip.methods.settings import BatchRule, PlannedSetting, Setting
 from dlskip.models import artifact
 from dlskip.models.backbone import layer_count
 from dlskip.skip import Forced, FullDepth, Policy
 
-FULL = "full"  # the setting in which nothing is skipped
 PLAN = "plan.json"
-
-
-class Setting(BaseModel):
-    """One way to run a method.
-
-    ``name`` is ``full``, a threshold, ``price x`` (if ``priced``) or a share; ``weights`` the artifact that is loaded,
-    with its adapters or without; ``skip`` the layers that no token runs; ``growing`` the longest target per task over
-    which their number grows.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    weights: str
-    adapters: bool = False
-    priced: bool = False
-    layers: int = 0  # L, where ``skip`` counts
-    skip: list[int] = []
-    growing: dict[str, int] = {}
 
 
 class Plan(BaseModel):
@@ -50,15 +32,16 @@ class Plan(BaseModel):
     method: str
     weights_sha256: dict[str, str]
     code_sha256: str
-    settings: list[Setting]
+    settings: list[PlannedSetting]
 
 
 class Method:
     """A row of the tables. Subclasses say how it is made; by default its layers are dropped for every token."""
 
     name: str
+    learned = False  # whether trained controllers decide, so that a setting is to be chosen on validation rows
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         """Works out, or measures, the settings to evaluate (stage ``baselines``)."""
         raise NotImplementedError
 
@@ -66,7 +49,7 @@ class Method:
         """Trains the model of one of ``evaluate.shares``, if the method has some (stage ``train_baselines``)."""
         raise NotImplementedError
 
-    def settings(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+    def settings(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         """The settings to evaluate: by default those of the plan.
 
         Raises:
@@ -74,9 +57,9 @@ class Method:
         """
         return read_plan(artifact.directory(self.name, backbone, seed)).settings
 
-    def policy(self, setting: Setting, task: str, batch: str) -> Policy:
-        """Who decides about a task's tokens in batches of that name."""
-        return dropping(setting.skip, setting.layers) if setting.skip else FullDepth()
+    def policy(self, planned: PlannedSetting, task: str, batch: BatchRule) -> Policy:
+        """Who decides about a task's tokens under a batch rule."""
+        return dropping(planned.skip, planned.layers) if planned.skip else FullDepth()
 
 
 def dropping(skip: list[int], layers: int, *, frees_last: bool = False) -> Forced:
@@ -86,13 +69,28 @@ def dropping(skip: list[int], layers: int, *, frees_last: bool = False) -> Force
     return Forced(runs, frees_last=frees_last)
 
 
-def shared(params: Params, backbone: str, weights: Path, *, adapters: bool = False) -> list[Setting]:
-    """A setting for each of ``evaluate.shares``, all of the same weights, their layers not chosen yet."""
+def for_shares(
+    params: Params, backbone: str, weights: Path, skips: Callable[[float, int], list[int]], *, adapters: bool = False,
+    growing: dict[str, int] | None = None,
+) -> list[PlannedSetting]:  # fmt: skip
+    """A planned setting for each of ``evaluate.shares``, all of the same weights.
+
+    Args:
+        params: All parameters.
+        backbone: A name under ``backbones``.
+        weights: The artifact that is loaded.
+        skips: From a share and the number of layers to the layers that are skipped.
+        adapters: Whether the artifact's adapters are loaded too.
+        growing: By task, the target length over which the number of skipped layers grows.
+    """
     layers = layer_count(backbone, params.backbones[backbone])
     return [
-        Setting(name=str(share), weights=str(weights), adapters=adapters, layers=layers)
+        PlannedSetting(
+            setting=Setting(share=share), weights=str(weights), adapters=adapters, layers=layers,
+            skip=skips(share, layers), growing=growing or {},
+        )
         for share in params.evaluate.shares
-    ]
+    ]  # fmt: skip
 
 
 def make(method: Method, params: Params, backbone: str, seed: int) -> None:
@@ -102,10 +100,10 @@ def make(method: Method, params: Params, backbone: str, seed: int) -> None:
     write_plan(method.name, artifact.directory(method.name, backbone, seed), settings, code)
 
 
-def write_plan(method: str, directory: Path, settings: list[Setting], code: Path) -> None:
+def write_plan(method: str, directory: Path, settings: list[PlannedSetting], code: Path) -> None:
     """Writes ``plan.json`` with the hashes of other artifacts' weights that it names and of the method's file."""
     directory.mkdir(parents=True, exist_ok=True)
-    used = sorted({setting.weights for setting in settings})
+    used = sorted({planned.weights for planned in settings})
     others = [w for w in used if not Path(w).is_relative_to(directory)]  # what lies beside the plan is a dep itself
     plan = Plan(
         method=method, weights_sha256={w: artifact.weights_sha256(Path(w)) for w in others}, settings=settings,
@@ -126,4 +124,5 @@ def read_plan(directory: Path) -> Plan:
     try:
         return Plan.model_validate_json(path.read_text())
     except ValidationError as error:
-        raise DlskipError(offences(error, Setting.model_fields), where=str(path), mend="dvc repro") from error
+        known = [*PlannedSetting.model_fields, *Setting.model_fields]
+        raise DlskipError(offences(error, known), where=str(path), mend="dvc repro") from error

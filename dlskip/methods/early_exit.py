@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dlskip.config import Params
-from dlskip.methods.base import Method, Setting, dropping, shared
+from dlskip.methods.base import Method, dropping, for_shares
+from dlskip.methods.settings import BatchRule, PlannedSetting
 from dlskip.models import artifact
 from dlskip.skip import Policy
 
@@ -13,14 +14,12 @@ class EarlyExit(Method):
 
     name = "early_exit"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         start = artifact.directory("vanilla", backbone, seed)
-        settings = shared(params, backbone, start)
-        exits = [max(1, s.layers - round(float(s.name) * s.layers)) for s in settings]
-        return [s.model_copy(update={"skip": list(range(n, s.layers))}) for s, n in zip(settings, exits, strict=True)]
+        return for_shares(params, backbone, start, lambda share, n: list(range(max(1, n - round(share * n)), n)))
 
-    def policy(self, setting: Setting, task: str, batch: str) -> Policy:
-        return dropping(setting.skip, setting.layers, frees_last=True)
+    def policy(self, planned: PlannedSetting, task: str, batch: BatchRule) -> Policy:
+        return dropping(planned.skip, planned.layers, frees_last=True)
 
 
 METHOD = EarlyExit()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dlskip.config import Params
 from dlskip.methods.ablation import weights_of
-from dlskip.methods.base import FULL, Method, Setting
+from dlskip.methods.base import Method
+from dlskip.methods.settings import FULL, BatchRule, PlannedSetting, decides_alone, prices, thresholds
 from dlskip.models import artifact
 from dlskip.skip import FullDepth, Policy, Threshold
 from dlskip.skip.policy import BatchPolicy
@@ -15,32 +16,33 @@ class Vanilla(Method):
 
     name = "vanilla"
 
-    def settings(self, params: Params, backbone: str, seed: int) -> list[Setting]:
-        return [Setting(name=FULL, weights=str(artifact.directory(self.name, backbone, seed)))]
+    def settings(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
+        return [PlannedSetting(setting=FULL, weights=str(artifact.directory(self.name, backbone, seed)))]
 
 
 class Learned(Method):
-    """The thresholded controllers, at every threshold (or price) and with nothing skipped.
+    """The thresholded controllers, at full depth and at every threshold, or price.
 
     Args:
         name: ``ours``, or an ablation's name.
     """
 
+    learned = True
+
     def __init__(self, name: str = "ours") -> None:
         self.name = name
 
-    def settings(self, params: Params, backbone: str, seed: int) -> list[Setting]:
-        """Nothing skipped, then each threshold; each price, if the controllers are told it."""
+    def settings(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
+        """Full depth, then each threshold; each price, if the controllers are conditioned on it."""
         ours = self.name == "ours"
         weights = artifact.directory(self.name, backbone, seed) if ours else weights_of(self.name, backbone, seed)
         priced = artifact.as_trained(params, weights).model.prices is not None
-        prices, thresholds = (f"price {p}" for p in params.evaluate.prices), map(str, params.evaluate.thresholds)
-        names = [FULL, *(prices if priced else thresholds)]
-        return [Setting(name=name, weights=str(weights), adapters=True, priced=priced) for name in names]
+        skipping = prices(params.evaluate.prices) if priced else thresholds(params.evaluate.thresholds)
+        return [PlannedSetting(setting=s, weights=str(weights), adapters=True) for s in (FULL, *skipping)]
 
-    def policy(self, setting: Setting, task: str, batch: str) -> Policy:
-        if setting.name == FULL:
+    def policy(self, planned: PlannedSetting, task: str, batch: BatchRule) -> Policy:
+        threshold, price = planned.setting.threshold, planned.setting.price
+        if threshold is None and price is None:
             return FullDepth()
-        rule: BatchPolicy = "per_sample" if batch in ("1", "per_sample") else "majority"
-        number = float(setting.name.removeprefix("price "))
-        return Threshold(0.5, rule, price=number) if setting.priced else Threshold(number, rule)
+        rule: BatchPolicy = "per_sample" if decides_alone(batch) else "majority"
+        return Threshold(0.5 if threshold is None else threshold, rule, price=price)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dlskip.config import Params
-from dlskip.methods.base import FULL, Method, Setting, shared
+from dlskip.methods.base import Method, for_shares
 from dlskip.methods.layer_sets import block
+from dlskip.methods.settings import FULL, PlannedSetting
 from dlskip.models import artifact
 
 
@@ -13,12 +14,11 @@ class PretrainStatic(Method):
 
     name = "pretrain_static"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         start = artifact.directory("skip_pretrain", backbone, seed)
         where = params.baselines.static.block
-        settings = shared(params, backbone, start, adapters=True)
-        cut = [s.model_copy(update={"skip": block(float(s.name), s.layers, where)}) for s in settings]
-        return [settings[0].model_copy(update={"name": FULL}), *cut]
+        cut = for_shares(params, backbone, start, lambda share, layers: block(share, layers, where), adapters=True)
+        return [cut[0].model_copy(update={"setting": FULL, "skip": []}), *cut]
 
 
 METHOD = PretrainStatic()

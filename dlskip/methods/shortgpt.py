@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from dlskip.config import Params
 from dlskip.data.batches import Batch, collate, encode
 from dlskip.data.io import DATA, load_training
-from dlskip.methods.base import Method, Setting, shared
+from dlskip.methods.base import Method, for_shares
 from dlskip.methods.layer_sets import count
+from dlskip.methods.settings import PlannedSetting
 from dlskip.models import artifact
 from dlskip.skip.stack import find_stack
 
@@ -31,7 +32,7 @@ class ShortGPT(Method):
 
     name = "shortgpt"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         start = artifact.directory("vanilla", backbone, seed)
         model, tokenizer = artifact.build(params, backbone, weights=start, skipping=False)
         tasks = [*params.prepare.nlu, *params.prepare.mt]
@@ -40,10 +41,7 @@ class ShortGPT(Method):
         batch = collate(encode(rows, tokenizer, 2**20), tokenizer.pad_token_id).to(artifact.device_of(params))
         influence = block_influence(model, batch)
         free = influence[1:-1].argsort().add(1).tolist()  # the least influential first
-        return [
-            s.model_copy(update={"skip": sorted(free[: count(float(s.name), s.layers)])})
-            for s in shared(params, backbone, start)
-        ]
+        return for_shares(params, backbone, start, lambda share, layers: sorted(free[: count(share, layers)]))
 
 
 METHOD = ShortGPT()

@@ -9,8 +9,9 @@ from torch import Tensor
 from dlskip.config import Params
 from dlskip.data.batches import encode
 from dlskip.data.io import DATA, load_training
-from dlskip.methods.base import Method, Setting, shared
+from dlskip.methods.base import Method, for_shares
 from dlskip.methods.layer_sets import count
+from dlskip.methods.settings import BatchRule, PlannedSetting
 from dlskip.models import artifact
 from dlskip.models.backbone import load_tokenizer
 from dlskip.skip import Policy
@@ -45,20 +46,17 @@ class SkipDecode(Method):
 
     name = "skip_decode"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         start = artifact.directory("vanilla", backbone, seed)
         tokenizer = load_tokenizer(backbone, params.backbones[backbone])
         growing = {}
         for task in params.prepare.mt:
             lengths = [len(e.target) for e in encode(load_training(DATA, [task], "train"), tokenizer, 2**20)]
             growing[task] = int(np.quantile(lengths, params.baselines.skip_decode.horizon))
-        return [
-            s.model_copy(update={"skip": list(range(1, 1 + count(float(s.name), s.layers))), "growing": growing})
-            for s in shared(params, backbone, start)
-        ]
+        return for_shares(params, backbone, start, lambda s, n: list(range(1, 1 + count(s, n))), growing=growing)
 
-    def policy(self, setting: Setting, task: str, batch: str) -> Policy:
-        return Growing(len(setting.skip), setting.growing.get(task, 0))
+    def policy(self, planned: PlannedSetting, task: str, batch: BatchRule) -> Policy:
+        return Growing(len(planned.skip), planned.growing.get(task, 0))
 
 
 METHOD = SkipDecode()

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from dlskip.config import Params
 from dlskip.data.batches import Batch
-from dlskip.methods.base import Method, Setting, dropping, shared
+from dlskip.methods.base import Method, dropping, for_shares
 from dlskip.methods.layer_sets import block
+from dlskip.methods.settings import PlannedSetting
 from dlskip.models import artifact
 from dlskip.models.backbone import layer_count
 from dlskip.models.tuning import backbone_parameters
@@ -34,12 +35,10 @@ class Static(Method):
 
     name = "static"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         out, where = artifact.directory(self.name, backbone, seed), params.baselines.static.block
-        return [
-            s.model_copy(update={"skip": block(float(s.name), s.layers, where), "weights": str(out / s.name)})
-            for s in shared(params, backbone, out)
-        ]
+        planned = for_shares(params, backbone, out, lambda share, layers: block(share, layers, where))
+        return [p.model_copy(update={"weights": str(out / str(p.setting.share))}) for p in planned]
 
     def train(self, params: Params, backbone: str, seed: int, share: float) -> None:
         config, layers = params.baselines.static, layer_count(backbone, params.backbones[backbone])

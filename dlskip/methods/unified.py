@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dlskip.config import Params
-from dlskip.methods.base import Method, Setting, shared
+from dlskip.methods.base import Method, for_shares
 from dlskip.methods.layer_sets import evenly_spaced_skips
+from dlskip.methods.settings import PlannedSetting
 from dlskip.models import artifact
 
 
@@ -13,12 +14,9 @@ class Unified(Method):
 
     name = "unified"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[Setting]:
+    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         start = artifact.directory("vanilla", backbone, seed)
-        return [
-            s.model_copy(update={"skip": evenly_spaced_skips(float(s.name), s.layers)})
-            for s in shared(params, backbone, start)
-        ]
+        return for_shares(params, backbone, start, evenly_spaced_skips)
 
 
 METHOD = Unified()

@@ -107,7 +107,7 @@ def _averages(view: View) -> Iterator[Claim]:
         full = view.bootstrap.drawn(h.ours, tasks)
         share = view.one(h.ours, "skip_ratio", tasks)
         skipped = "" if math.isnan(share) else f" ({share:.0f} % skipped)"
-        at = f"at threshold {h.ours.setting}{skipped}"
+        at = f"at {h.ours.setting.label()}{skipped}"
         for run, how in ((VANILLA, f"{at} against nothing skipped"), (h.random, f"{at}, same measured share")):
             if run.method in view.methods:
                 yield _claim(view, run.method, name, tasks, how, full, view.bootstrap.drawn(run, tasks))

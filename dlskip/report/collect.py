@@ -15,10 +15,11 @@ import pandas as pd
 
 from dlskip.config import Params
 from dlskip.errors import DlskipError
+from dlskip.methods.settings import KNOBS, PER_SAMPLE, batch_rules, from_columns, headline_rule
 
-RESULTS = ["method", "backbone", "seed", "setting", "batch", "task", "metric", "value", "skip_ratio", "n"]
-LAYERS = ["method", "backbone", "seed", "setting", "batch", "task", "phase", "layer", "skip_rate", "skip_std"]
-CURVES = ["stage", "backbone", "seed", "variant", "step", "metric", "value"]
+RESULTS = ["method", "backbone", "seed", *KNOBS, "batch", "split", "task", "metric", "value", "skip_ratio", "n"]
+LAYERS = ["method", "backbone", "seed", *KNOBS, "batch", "task", "phase", "layer", "skip_rate", "skip_std"]
+CURVES = ["stage", "backbone", "seed", "variant", "share", "step", "metric", "value"]
 PREDICTIONS = ["backbone", "seed", "method", "setting", "batch", "task", "id", "prediction", "gold"]
 # stage -> the directory under artifacts/ that holds its result
 STAGES = {
@@ -31,7 +32,8 @@ STAGES = {
 class Collected:
     """Everything that the report shows.
 
-    ``results``, ``layers``, ``curves`` and ``predictions`` have the columns above; ``traces`` and ``backbones`` (what
+    ``results``, ``layers``, ``curves`` and ``predictions`` have the columns above, where ``setting`` is a ``Setting``
+    and ``share`` of a curve is that of the model that was trained for it; ``traces`` and ``backbones`` (what
     is known of the model: layers, hidden size, parameters) are per backbone; ``provenance`` and ``alarms`` name their
     cell by its directory.
     """
@@ -61,7 +63,7 @@ def collect(params: Params, root: Path) -> Collected:
     found = Collected(params, empty(columns=RESULTS), empty(columns=LAYERS), empty(columns=CURVES), empty())
     tables: dict[str, list[pd.DataFrame]] = {"results": [], "layers": [], "curves": []}
     predictions: list[tuple[Any, ...]] = []
-    kept = {"1", "per_sample", str(params.evaluate.batches[0])}  # rules that decide row by row, or the headline's
+    kept = {"1", PER_SAMPLE, headline_rule(batch_rules(params))}  # rules that decide row by row, or the headline's
     for backbone in params.grid.backbones:
         found.backbones[backbone] = _backbone(root / "models" / backbone)
         for seed in params.grid.seeds:
@@ -83,12 +85,12 @@ def collect(params: Params, root: Path) -> Collected:
                     continue
                 tables["results"].append(_csv(root / where / "rows.csv", RESULTS))
                 _provenance(found, root, where)
-            for stage, where, variant in _training_cells(params, cell):
+            for stage, where, variant, share in _training_cells(params, cell):
                 if not (root / where / "curves.csv").is_file():
                     found.missing.append(str(where))
                     continue
                 curve = _csv(root / where / "curves.csv", ["step", "metric", "value"])
-                curve = curve.assign(stage=stage, backbone=backbone, seed=seed, variant=variant)
+                curve = curve.assign(stage=stage, backbone=backbone, seed=seed, variant=variant, share=share)
                 tables["curves"].append(curve[CURVES])
                 found.alarms += [{"cell": str(where)} | alarm for alarm in _json(root / where / "alarms.json", [])]
                 _provenance(found, root, where)
@@ -116,21 +118,21 @@ def evaluated(params: Params, method: str, cell: str) -> list[str]:
     return [f"evaluations/{method}/{cell}/{kind}" for kind, tasks in kinds.items() if tasks]
 
 
-def _training_cells(params: Params, cell: str) -> list[tuple[str, Path, str]]:
-    """(stage, directory, variant) of everything that is trained for a backbone and seed."""
+def _training_cells(params: Params, cell: str) -> list[tuple[str, Path, str, float | None]]:
+    """(stage, directory, variant, share) of everything that is trained for a backbone and seed."""
     grid = params.grid
     learned = any(method not in ("vanilla", *grid.baselines) for method in grid.methods)
     wanted = {"finetune": True, "adapter_init": learned, "skip_pretrain": learned}
     found = [
-        (stage, Path("artifacts", folder, cell), "")
+        (stage, Path("artifacts", folder, cell), "", None)
         for stage, folder in STAGES.items()
         if wanted.get(stage, "ours" in grid.methods)
     ]
     for name in (m for m in grid.baselines if m in grid.methods and params.baselines.trains(m)):
-        found += [(name, Path("artifacts", name, cell, str(s)), str(s)) for s in params.evaluate.shares]
+        found += [(name, Path("artifacts", name, cell, str(s)), "", s) for s in params.evaluate.shares]
     for name in grid.ablations:
         stages = params.ablations.variants[name].stages
-        found += [(stage, Path("artifacts", name, cell, stage), name) for stage in stages]
+        found += [(stage, Path("artifacts", name, cell, stage), name, None) for stage in stages]
     return found
 
 
@@ -153,7 +155,7 @@ def _provenance(found: Collected, root: Path, where: Path) -> None:
 
 def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, dtype={"setting": str, "batch": str, "backbone": str})
+        frame = pd.read_csv(path, dtype={"batch": str, "backbone": str})
     except FileNotFoundError as error:
         raise DlskipError("no such file", where=str(path), mend="dvc repro evaluate") from error
     if set(frame.columns) != set(columns):
@@ -176,5 +178,6 @@ def _predictions(path: Path, backbone: str, seed: int, batches: set[str]) -> lis
         for line in lines:
             row = json.loads(line)
             if row["batch"] in batches:
-                kept.append((backbone, seed, *(row[k] for k in PREDICTIONS[2:])))
+                setting = from_columns(*(row[knob] for knob in KNOBS))
+                kept.append((backbone, seed, row["method"], setting, *(row[k] for k in PREDICTIONS[4:])))
     return kept

@@ -140,10 +140,10 @@ def ablations(views: Sequence[View]) -> Table:
                 row += [spread(view.over(run, "skip_ratio", tasks))]
                 row += _against(view, method, other, tasks) if other else [None] * 3
             rows.append(row)
-    threshold = ", ".join(dict.fromkeys(view.headline.ours.setting for view in views))
+    settings = ", ".join(dict.fromkeys(view.headline.ours.setting.label() for view in views))
     return Table(
         "ablations", "Ablations: our method with one part changed or left out",
-        f"At threshold {threshold} (told a price: where the share is nearest), decided sample by sample. Each variant "
+        f"At {settings} (told a price: where the share is nearest), decided sample by sample. Each variant "
         "is compared with the one that it differs from in what is changed alone; differences are the variant less that "
         "one, in points. A variant that scores higher and skips less has not won: its AUC, the mean quality over the "
         "shares that both of the two cover, compares them at equal cost. "

@@ -29,7 +29,7 @@ from dlskip.report.figures_common import (
 )
 from dlskip.report.matched import rivals
 from dlskip.report.stats import estimate
-from dlskip.report.view import FULL, Point, View, batch_label, short
+from dlskip.report.view import Point, View, batch_label, short
 
 SHOWN = 3  # baselines in the headline's picture
 
@@ -87,7 +87,7 @@ def _headline_trade(view: View, axes: Axes, kind: Kind) -> None:
     most = 5 * math.ceil((1.12 * max((p.skipped for p in main), default=90) + 1) / 5)
     bands = []
     for method, points in lines.items():
-        measured = [p for p in points if p.run.setting != FULL]
+        measured = [p for p in points if not p.run.setting.full_depth]
         line(axes, points, method, faint=method not in ("ours", "random"), band=False)
         if method in ("ours", "random"):
             whiskers(axes, view, measured, tasks, style.look(method)["color"])
@@ -105,7 +105,7 @@ def _thresholds(axes: Axes, points: Sequence[Point], apart: float) -> None:
     """Names the thresholds of ours; those that skip alike share a label."""
     groups: list[list[Point]] = []
     for point in points:
-        if point.run.setting == FULL:
+        if point.run.setting.full_depth:
             continue
         if groups and point.skipped - groups[-1][0].skipped < apart:
             groups[-1].append(point)
@@ -113,7 +113,7 @@ def _thresholds(axes: Axes, points: Sequence[Point], apart: float) -> None:
             groups.append([point])
     for same in groups:
         axes.annotate(
-            "t=" + ", ".join(p.run.setting for p in same), (same[0].skipped, same[0].quality), (-4, -13),
+            "t=" + ", ".join(p.run.setting.short_label() for p in same), (same[0].skipped, same[0].quality), (-4, -13),
             textcoords="offset points", fontsize=8, ha="right", color=style.OURS, path_effects=style.HALO, zorder=6,
         )  # fmt: skip
 
@@ -197,7 +197,7 @@ def batch_rules(view: View) -> Figure:
             points = points[points[:, 0].argsort()]
             axes.plot(points[:, 0], points[:, 1], markeredgewidth=1.1, **style.BATCH.get(batch, style.BATCH["1"]))
             drawn = drawn or len(points) > 0
-        line(axes, [p for p in view.points("random", tasks) if p.run.setting != FULL], "random", band=False)
+        line(axes, [p for p in view.points("random", tasks) if not p.run.setting.full_depth], "random", band=False)
         if not drawn and math.isnan(level):
             style.blank(axes)
         elif not drawn:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dlskip.methods.names import title as method_title
+from dlskip.methods.settings import PER_SAMPLE, Setting
 from dlskip.report import style
 from dlskip.report.figures_common import BANDS, SHARE, course, facts, handles, kinds, line, unskipped, whiskers
 from dlskip.report.stats import Run
@@ -71,7 +72,7 @@ def ablations(view: View) -> Figure:
     setting = view.headline.ours.setting
     dot = {"color": style.INK, "linestyle": "none"}
     marks = [
-        plt.Line2D([], [], marker="D", **dot, label=f"threshold {setting}"),
+        plt.Line2D([], [], marker="D", **dot, label=setting.label()),
         plt.Line2D([], [], marker="D", markerfacecolor="white", markersize=4.5, **dot, label="the others"),
         plt.Line2D([], [], marker="|", markersize=14, markeredgewidth=1.6, **dot, label="the method it differs from"),
     ]
@@ -94,7 +95,7 @@ def prices(view: View) -> Figure:
             whiskers(axes, view, points, kind.tasks, style.look(method)["color"])
             for point in points:
                 axes.annotate(
-                    point.run.setting.removeprefix("price "), (point.skipped, point.quality), (5, 5), fontsize=8,
+                    point.run.setting.short_label(), (point.skipped, point.quality), (5, 5), fontsize=8,
                     textcoords="offset points", color=style.legible(style.look(method)["color"]),
                     path_effects=style.HALO,
                 )  # fmt: skip
@@ -107,9 +108,9 @@ def prices(view: View) -> Figure:
     return figure
 
 
-def values(view: View, method: str, metric: str, tasks: Sequence[str]) -> dict[str, pd.Series]:
+def values(view: View, method: str, metric: str, tasks: Sequence[str]) -> dict[Setting, pd.Series]:
     """By setting, what was measured of each seed; ablations are evaluated per sample, and so ours beside them."""
-    batch = view.headline.ours.batch if method == "ours" and "per_sample" not in view.batches else "per_sample"
+    batch = view.headline.ours.batch if method == "ours" and "per_sample" not in view.batches else PER_SAMPLE
     found = {t: view.over(Run(method, t, batch), metric, tasks) for t in view.settings(method)}
     return {threshold: series for threshold, series in found.items() if len(series)}
 

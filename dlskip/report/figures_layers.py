@@ -27,7 +27,7 @@ def per_task(view: View) -> Figure:
 def heatmap(view: View, axes: Axes) -> None:
     """The same within given axes (the prompt's decision)."""
     run = view.headline.ours
-    axes.set_title(f"Which layers are skipped (ours, {batch_label(run.batch)}, threshold {run.setting})")
+    axes.set_title(f"Which layers are skipped (ours, {batch_label(run.batch)}, {run.setting.label()})")
     rates = pd.DataFrame({task: _rates(view, run, [task]) for task in view.tasks}).T
     if rates.empty or rates.isna().all(axis=None):
         style.blank(axes)
@@ -72,7 +72,7 @@ def _remark(view: View, run: Run | None, tasks: Sequence[str]) -> str:
     if run is None:
         return "not run"
     sign = "t=" if run.method in ("ours", "random") else ""
-    return f"{sign}{run.setting}: {view.one(run, 'skip_ratio', tasks):.0f} %"
+    return f"{sign}{run.setting.short_label()}: {view.one(run, 'skip_ratio', tasks):.0f} %"
 
 
 def _rates(view: View, run: Run | None, tasks: Sequence[str]) -> pd.Series:
@@ -80,7 +80,9 @@ def _rates(view: View, run: Run | None, tasks: Sequence[str]) -> pd.Series:
     if run is None:
         return pd.Series(dtype=float)
     rows = view.layers[view.layers["phase"] == "prompt"]
-    rows = rows[(rows["method"] == run.method) & (rows["setting"] == run.setting) & (rows["batch"] == run.batch)]
+    rows = rows[(rows["method"] == run.method) & (rows["batch"] == run.batch)]
+    for knob, number in run.setting.columns().items():
+        rows = rows[rows[knob].isna() if number is None else rows[knob] == number]
     rows = rows[rows["task"].isin(list(tasks))]
     return 100 * rows.groupby(["task", "layer"])["skip_rate"].mean().groupby("layer").mean().astype(float)
 

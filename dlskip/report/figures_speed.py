@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dlskip.methods.names import title as method_title
+from dlskip.methods.settings import FULL, PER_SAMPLE, BatchRule, rule_of
 from dlskip.report import style
 from dlskip.report.figures_common import Kind, facts, handles, kinds
 from dlskip.report.stats import Run
-from dlskip.report.view import FULL, View, batch_label
+from dlskip.report.view import View, batch_label
 
 PHASES = {"prefill": "Prefill", "decode": "Decoding"}
-ALIKE = ("1", "16")  # the batch sizes of ``pareto``
+ALIKE: tuple[BatchRule, ...] = ("1", "16")  # the batch sizes of ``pareto``
 APART = 8.0  # points of share, by which a timed run may differ from the one whose quality stands beside it
 _MARKS = [
     [0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2, 2.2, 2.4],
@@ -47,12 +48,12 @@ def front(points: Sequence[Measured]) -> list[Measured]:
     return kept[::-1]
 
 
-def timed_batches(view: View) -> list[str]:
+def timed_batches(view: View) -> list[BatchRule]:
     """The batch sizes at which everything was timed."""
-    return [str(batch) for batch in view.found.params.speed.batches]
+    return [rule_of(batch) for batch in view.found.params.speed.batches]
 
 
-def timed(view: View, method: str, batch: str) -> list[Run]:
+def timed(view: View, method: str, batch: BatchRule) -> list[Run]:
     """A method's runs that were timed at a batch size, with full depth."""
     runs = view.runs(method, batch)
     return [Run(method, FULL, batch), *runs] if method == "ours" else runs
@@ -91,7 +92,7 @@ def pareto(view: View) -> Figure:
     return figure
 
 
-def measured(view: View, kind: Kind, phase: str, batch: str) -> tuple[list[Measured], list[str]]:
+def measured(view: View, kind: Kind, phase: str, batch: BatchRule) -> tuple[list[Measured], list[str]]:
     """What ``pareto`` shows of a batch size, and the methods of which it leaves something out.
 
     Speed is measured on other rows than quality is. A run that skipped much more, or less, while it was timed than on
@@ -100,7 +101,7 @@ def measured(view: View, kind: Kind, phase: str, batch: str) -> tuple[list[Measu
     points, left_out = [], dict[str, None]()
     runs = [run for method in view.compared for run in timed(view, method, batch)]
     if batch != "1" and "per_sample" in view.batches:
-        runs += timed(view, "ours", "per_sample")
+        runs += timed(view, "ours", PER_SAMPLE)
     for run in runs:
         judged = run if run.method == "ours" else run._replace(batch=view.batch_of(run.method))
         quality, factor = (
@@ -121,7 +122,7 @@ def comparable(timed_share: float, share: float) -> bool:
     return abs(timed_share - share) <= APART
 
 
-def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: str) -> None:
+def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: BatchRule) -> None:
     points, left_out = measured(view, kind, phase, batch)
     if left_out:
         names = textwrap.fill(f"not drawn (see below): {', '.join(map(method_title, left_out))}", 52)
@@ -150,12 +151,13 @@ def _name_settings(axes: Axes, points: Sequence[Measured]) -> None:
     last = (-math.inf, -math.inf)
     for point in points:
         x, y = axes.transAxes.inverted().transform(axes.transData.transform((point.x, point.y)))
-        if point.run.setting == FULL or (x - last[0] < 0.07 and abs(y - last[1]) < 0.05):
+        if point.run.setting.full_depth or (x - last[0] < 0.07 and abs(y - last[1]) < 0.05):
             continue
         last = (x, y)
         sign = "t=" if point.run.method == "ours" else ""
         axes.annotate(
-            f"{sign}{point.run.setting}", (point.x, point.y), (5, 5), textcoords="offset points", fontsize=8,
+            f"{sign}{point.run.setting.short_label()}",
+            (point.x, point.y), (5, 5), textcoords="offset points", fontsize=8,
             color=style.legible(style.look(point.run.method)["color"]), path_effects=style.HALO,
         )  # fmt: skip
 
@@ -194,7 +196,7 @@ def speed(view: View) -> Figure:
     return figure
 
 
-def _against_ideal(view: View, axes: Axes, phase: str, batch: str) -> None:
+def _against_ideal(view: View, axes: Axes, phase: str, batch: BatchRule) -> None:
     drawn, most = False, 10.0
     for method in view.compared:
         if method == "vanilla":

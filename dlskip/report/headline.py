@@ -24,7 +24,7 @@ def metrics(views: Sequence[View]) -> dict[str, Any]:
 
 def _metrics(view: View) -> dict[str, Any]:
     h = view.headline
-    result: dict[str, Any] = {"headline": {"threshold": float(h.ours.setting), "chosen_on_these_rows": float(h.chosen)}}
+    result: dict[str, Any] = {"headline": {"threshold": h.ours.setting.number, "chosen_on_these_rows": float(h.chosen)}}
     for name, run in (("vanilla", VANILLA), ("ours", h.ours), ("random", h.random), ("ours_full_depth", h.full)):
         values = {
             "nlu_f1": view.one(run, "f1_macro", view.nlu), "mt_bleu": view.one(run, "bleu", view.mt),
@@ -119,11 +119,11 @@ def choice(view: View) -> str:
     """How the headline's setting came about."""
     h = view.headline
     if not h.chosen:
-        return f"Threshold {h.ours.setting} is set in params.yaml (figures.headline_threshold)."
+        return f"{h.ours.setting.label().capitalize()} is set in params.yaml (figures.headline_threshold)."
     return (
-        f"Threshold {h.ours.setting} ({batch_label(h.ours.batch)}) was chosen on these very rows: the best average "
-        f"among the thresholds that skip at least {MIN_SKIP:.0f} % (else the one that skips most). That favours ours a "
-        "little; the settings table and the figures show all of them."
+        f"{h.ours.setting.label().capitalize()} ({batch_label(h.ours.batch)}) was chosen on these very rows: the best "
+        f"average among the thresholds that skip at least {MIN_SKIP:.0f} % (else the one that skips most). That "
+        "favours ours a little; the settings table and the figures show all of them."
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dlskip.methods.names import TABLE1, title
+from dlskip.methods.settings import KNOBS, PER_SAMPLE, from_columns
 from dlskip.report import notes
 from dlskip.report.notes import PAPER
 from dlskip.report.stats import Run
@@ -33,7 +34,7 @@ def _rows(view: View, methods: Sequence[str]) -> Iterator[tuple[str, str, list[R
     for method in methods:
         for batch in view.batches if method == "ours" else [view.batch_of(method)]:
             name = f"{title(method)} {batch_label(batch)}" if method == "ours" else title(method)
-            alone = batch == "per_sample" and "1" not in view.batches  # decides as batch 1 does
+            alone = batch == PER_SAMPLE and "1" not in view.batches  # decides as batch 1 does
             key = f"{method}/{'1' if alone else batch}" if method == "ours" else method
             yield key, name, view.runs(method, batch)
 
@@ -145,8 +146,10 @@ def variance(views: Sequence[View]) -> Table:
     """Table 3: how much the skipped layers differ between samples (eqs 14-15)."""
     rows: list[list[Any]] = []
     for view in views:
+        keys = ["method", *KNOBS, "batch", "task"]
         prompts = view.layers[view.layers["phase"] == "prompt"]
-        spreads = prompts.groupby(["method", "setting", "batch", "task"])["skip_std"].mean().to_dict()
+        means = prompts.groupby(keys, dropna=False)["skip_std"].mean()
+        spreads = {(method, from_columns(*knobs), batch, task): x for (method, *knobs, batch, task), x in means.items()}
         for task in view.tasks:
             ours = [*view.runs("ours", view.headline.ours.batch), view.headline.random]
             row: list[Any] = [view.backbone, short(task), *(spreads.get((*run, task), np.nan) for run in ours)]
@@ -163,7 +166,7 @@ def variance(views: Sequence[View]) -> Table:
         "(eqs 14-15; 0 = the same layers for every sample, 0.5 at most); the paper calls it a variance. Baselines: "
         "mean over their settings. The last column is published, of another model, and of another data set where its "
         "name differs from the row's." + notes.missing(views),
-        ["backbone", "task", *(f"ours at {t}" for t in view.thresholds), "random at the headline rate",
+        ["backbone", "task", *(f"ours at {t.label()}" for t in view.thresholds), "random at the headline rate",
          *map(title, view.baselines), SOURCE],
         rows, 2,
     )  # fmt: skip

@@ -13,13 +13,14 @@ from typing import Any
 from markupsafe import Markup
 
 from dlskip.methods.names import title as method_title
+from dlskip.methods.settings import FULL, rule_of
 from dlskip.report import style
 from dlskip.report.budget import trained
 from dlskip.report.collect import evaluated
 from dlskip.report.figures_common import kinds
 from dlskip.report.figures_speed import APART, PHASES
 from dlskip.report.stats import Run
-from dlskip.report.view import FULL, View, batch_label, short
+from dlskip.report.view import View, batch_label, short
 
 DARK = "#1c2229"  # the ground of the page's chart where the reader prefers a dark one
 
@@ -52,11 +53,9 @@ def payload(views: Sequence[View]) -> dict[str, Any]:
 
 
 def _start(view: View, method: str) -> dict[str, str]:
-    """What a method's settings are, and whose unskipped run its line begins with (nothing: it has one of its own)."""
-    asked = {"price": view.prices, "threshold": view.thresholds}
-    asks = next((name for name, settings in asked.items() if settings == view.settings(method)), "share")
+    """Whose run at full depth a method's line begins with (nothing: it has one of its own)."""
     begin = view.start(method).method
-    return {"asks": asks, "start": "" if begin == method else begin}
+    return {"start": "" if begin == method else begin}
 
 
 def look(method: str) -> dict[str, str]:
@@ -100,8 +99,8 @@ def _points(view: View) -> Iterable[dict[str, Any]]:
         tasks = {name: record for name, over in groups.items() if (record := _record(view, run, over))}
         if tasks:
             yield {
-                "method": run.method, "setting": run.setting, "batch": run.batch, "tasks": tasks,
-                "speed": _speeds(view, run), "cells": cells(view, run),
+                "method": run.method, "setting": run.setting.label(), "full": run.setting.full_depth,
+                "batch": run.batch, "tasks": tasks, "speed": _speeds(view, run), "cells": cells(view, run),
             }  # fmt: skip
 
 
@@ -119,7 +118,7 @@ def _record(view: View, run: Run, tasks: Sequence[str]) -> list[float | None] | 
 
 def _speeds(view: View, run: Run) -> dict[str, list[float | None]]:
     """By batch size: measured speed-up of prefill and of decoding, and the share in % that each skipped meanwhile."""
-    batches = [run.batch] if run.method == "ours" else map(str, view.found.params.speed.batches)
+    batches = [run.batch] if run.method == "ours" else map(rule_of, view.found.params.speed.batches)
     found = {}
     for batch in batches:
         alike = run._replace(batch=batch)
@@ -141,6 +140,6 @@ def cells(view: View, run: Run) -> list[str]:
         cell = f"{view.backbone}-{seed}"
         chain = [*trained(view.found.params, method, cell), f"artifacts/{method}/{cell}"]  # the last: its plan, if any
         other = f"artifacts/static/{cell}/"  # one model per share: not those of the other shares
-        chain = [c for c in chain if not c.startswith(other) or c == other + run.setting]
+        chain = [c for c in chain if not c.startswith(other) or c == f"{other}{run.setting.share}"]
         names += [*evaluated(view.found.params, method, cell), f"speeds/{method}/{cell}", *reversed(chain)]
     return [name for name in dict.fromkeys(names) if name in view.found.provenance]

@@ -42,7 +42,7 @@ def pictures(view: View) -> list[Picture]:
                 "1/(1-s). The speed table holds the numbers.",
                 "Below 1 means slower than the same weights unskipped. The gap to the line is what embedding, LM head, "
                 "key/value filling, gathering of rows and the controllers cost on this machine."),
-        Picture("layer_heatmap", f"Heat map of the skip rate per layer and task, ours at threshold {h.ours.setting}. "
+        Picture("layer_heatmap", f"Heat map of the skip rate per layer and task, ours at {h.ours.setting.label()}. "
                 "The file reports/layers.csv holds the numbers.",
                 "Rows that differ mean that tasks use different layers; the skip-variance table says how much samples "
                 "of one task differ."),

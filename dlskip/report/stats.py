@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 
 from dlskip.data.tasks import TASKS
+from dlskip.methods.settings import BatchRule, Setting
 
 DRAWS = 1000
 Floats = NDArray[np.float64]
@@ -30,8 +31,8 @@ class Run(NamedTuple):
     """One way to run a model: what a row of results is about, apart from task and metric."""
 
     method: str
-    setting: str
-    batch: str
+    setting: Setting
+    batch: BatchRule
 
 
 class Estimate(NamedTuple):
@@ -143,8 +144,8 @@ class Bootstrap:
     """
 
     def __init__(self, predictions: pd.DataFrame) -> None:
-        self._texts: dict[tuple[str, ...], dict[int, tuple[list[str], list[str]]]] = {}
-        self._scores: dict[tuple[str, ...], Drawn] = {}
+        self._texts: dict[tuple[Any, ...], dict[int, tuple[list[str], list[str]]]] = {}
+        self._scores: dict[tuple[Any, ...], Drawn] = {}
         rows = predictions.sort_values("id", kind="stable")
         names = ["method", "setting", "batch", "task", "seed", "prediction", "gold"]
         for *key, seed, said, gold in rows[names].itertuples(index=False, name=None):

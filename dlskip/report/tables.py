@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from dlskip.methods.names import title
+from dlskip.methods.settings import FULL, PER_SAMPLE, rule_of
 from dlskip.report import budget, claims, compare, notes, paper_tables
 from dlskip.report.matched import Rival, rivals
 from dlskip.report.stats import Run, estimate, less
 from dlskip.report.table import NOT_REACHED, NOT_RUN, Table, spread
-from dlskip.report.view import FULL, VANILLA, View, batch_label, short
+from dlskip.report.view import VANILLA, View, batch_label, short
 
 
 def build(views: Sequence[View], said: Sequence[claims.Claim]) -> list[Table]:
@@ -38,12 +39,12 @@ def headline(views: Sequence[View]) -> Table:
         h = view.headline
         named = [("Vanilla", VANILLA), ("Ours, nothing skipped", h.full), ("Ours", h.ours), (title("random"), h.random)]
         for name, run in named:
-            row: list[Any] = [view.backbone, name, None if run.setting == FULL else run.setting]
+            row: list[Any] = [view.backbone, name, _setting(run)]
             for tasks, metric in ((view.nlu, "f1_macro"), (view.mt, "bleu")):
                 if tasks:
                     delta = None if run == VANILLA else view.bootstrap.difference(run, VANILLA, tasks)
                     row += [spread(view.over(run, metric, tasks)), delta, spread(view.over(run, "skip_ratio", tasks))]
-                    timed = run.setting != FULL and run.method != "random"  # which takes as long as ours does
+                    timed = not run.setting.full_depth and run.method != "random"  # which takes as long as ours does
                     row += [float(view.speedup(run, tasks).mean()) if timed else None]
                 else:
                     row += [None] * 4
@@ -67,7 +68,7 @@ def headline(views: Sequence[View]) -> Table:
         "“At ours' share” is read off the line between a method's measured settings; "
         f"“{NOT_REACHED}” = it skips less than that. {chosen} {notes.intervals(views)}"
         f" Per task{notes.sizes(view, view.tasks)}." + notes.missing(views),
-        ["backbone", "method", "threshold", "NLU macro F1", "NLU vs vanilla", "NLU skipped %", "NLU speed-up", "BLEU",
+        ["backbone", "method", "setting", "NLU macro F1", "NLU vs vanilla", "NLU skipped %", "NLU speed-up", "BLEU",
          "BLEU vs vanilla", "MT skipped %", "MT speed-up"],
         rows,
     )  # fmt: skip
@@ -112,7 +113,7 @@ def settings(views: Sequence[View]) -> Table:
     for view in views:
         for run in _every(view):
             row: list[Any] = [view.backbone, title(run.method), batch_label(run.batch)]
-            row.append(None if run.setting == FULL else run.setting)
+            row.append(_setting(run))
             for task in tasks:
                 row += [spread(view.over(run, view.quality(task), [task])), view.one(run, "skip_ratio", [task])]
             rows.append(row)
@@ -124,6 +125,11 @@ def settings(views: Sequence[View]) -> Table:
         ["backbone", "method", "batch", "setting", *(f"{short(t)}{c}" for t in tasks for c in ("", " skipped"))],
         rows,
     )  # fmt: skip
+
+
+def _setting(run: Run) -> str | None:
+    """A run's setting for people; at full depth there is nothing to say."""
+    return None if run.setting.full_depth else run.setting.label()
 
 
 def _every(view: View) -> list[Run]:
@@ -141,12 +147,12 @@ def measured_speed(views: Sequence[View]) -> Table:
     """Table 6, which the paper lacks: prefill and decoding, timed apart, beside the layers that ran."""
     rows: list[list[Any]] = []
     for view in views:
-        named = [str(b) for b in view.found.params.speed.batches]
+        named = [rule_of(b) for b in view.found.params.speed.batches]
         for method in (m for m in view.compared if m != "random"):
-            batches = [*named, "per_sample"] if method == "ours" else named
+            batches = [*named, PER_SAMPLE] if method == "ours" else named
             for run in (run for batch in batches for run in view.runs(method, batch)):
                 row: list[Any] = [view.backbone, title(method), batch_label(run.batch)]
-                row.append(None if run.setting == FULL else run.setting)
+                row.append(_setting(run))
                 for phase in ("prefill", "decode"):
                     row += [100 - float(view.speed(run, f"skip_{phase}").mean())]
                     row += [spread(view.speed(run, f"{m}_{phase}")) for m in ("speedup", "ms")]
@@ -193,7 +199,7 @@ def glue_metrics(views: Sequence[View]) -> Table:
 def plot_data(view: View) -> dict[str, pd.DataFrame]:
     """The small CSV files that ``dvc plots`` draws: quality against skipped share, and the RL reward."""
     rows = [
-        {"method": r.method, "batch": r.batch, "setting": r.setting,
+        {"method": r.method, "batch": r.batch, "setting": r.setting.label(),
          "skip_ratio": view.one(r, "skip_ratio", view.nlu) / 100, "f1_macro": view.one(r, "f1_macro", view.nlu) / 100}
         for r in _every(view)
     ]  # fmt: skip

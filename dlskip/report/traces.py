@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from dlskip.methods.settings import KNOBS, Setting, from_columns
 from dlskip.report import style
 from dlskip.report.view import View, short
 
@@ -23,7 +24,11 @@ def draw(view: View, directory: Path) -> None:
 def headline_traces(view: View) -> list[dict[str, Any]]:
     """The translated sentences of ours at the headline setting."""
     wanted = view.headline.ours.setting
-    return [t for t in view.found.traces.get(view.backbone, []) if t["setting"] == wanted and len(t["tokens"]) > 1]
+    return [t for t in view.found.traces.get(view.backbone, []) if _setting(t) == wanted and len(t["tokens"]) > 1]
+
+
+def _setting(trace: dict[str, Any]) -> Setting:
+    return from_columns(*(trace[knob] for knob in KNOBS))
 
 
 def _readable(tokens: list[str]) -> bool:
@@ -56,7 +61,7 @@ def token_depth(view: View) -> Figure:
     axes.spines[:].set_visible(False)
     for i, total in enumerate(ran.sum(axis=0)):
         axes.text(i, layers - 0.1, f"{total:.0f}", ha="center", va="bottom", fontsize=8.5, color=style.OURS)
-    axes.set_title(f"Layers run per token, of {layers} ({short(trace['task'])}, threshold {trace['setting']})", pad=22)
+    axes.set_title(f"Layers run per token, of {layers} ({short(trace['task'])}, {_setting(trace).label()})", pad=22)
     style.note(
         figure, "filled: the layer ran; pale: it was skipped; on top: layers run; <prompt>: one decision for all of it"
     )

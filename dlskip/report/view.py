@@ -5,17 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from dlskip.data.tasks import TASKS
+from dlskip.methods.settings import (
+    FULL,
+    KNOBS,
+    PER_SAMPLE,
+    BatchRule,
+    Setting,
+    batch_rules,
+    from_columns,
+    headline_rule,
+    prices,
+    shares,
+    thresholds,
+)
 from dlskip.report.collect import Collected
 from dlskip.report.stats import Bootstrap, Run
 
-VANILLA = Run("vanilla", "full", "per_sample")
-FULL, TIMED = "full", "timing"  # the setting in which nothing is skipped; the "task" of speed measurements
+VANILLA = Run("vanilla", FULL, PER_SAMPLE)
+TIMED = "timing"  # the "task" of speed measurements
 _PERCENT = (
     "f1_macro", "accuracy", "f1", "mcc", "invalid_rate", "skip_ratio", "skip_prefill", "skip_decode",
 )  # fmt: skip
@@ -33,9 +46,9 @@ def short(task: str) -> str:
     return title(task).split(" (")[0]
 
 
-def batch_label(batch: str) -> str:
+def batch_label(batch: BatchRule) -> str:
     """``bs=8``, or ``per sample``."""
-    return "per sample" if batch == "per_sample" else f"bs={batch}"
+    return "per sample" if batch == PER_SAMPLE else f"bs={batch}"
 
 
 @dataclass(frozen=True)
@@ -71,21 +84,21 @@ class View:
         self.backbone, self.found = backbone, found
         self.nlu, self.mt = params.prepare.nlu, params.prepare.mt
         self.tasks = [*self.nlu, *self.mt]
-        self.thresholds = [str(t) for t in params.evaluate.thresholds]
-        self.shares = [str(s) for s in params.evaluate.shares]
-        self.prices = [f"price {p}" for p in params.evaluate.prices]
-        self.batches = [str(b) for b in params.evaluate.batches]
+        self.thresholds, self.shares = thresholds(params.evaluate.thresholds), shares(params.evaluate.shares)
+        self.prices, self.batches = prices(params.evaluate.prices), batch_rules(params)
         self.methods = [m for named in params.grid.methods for m in ([named, "random"] if named == "ours" else [named])]
         self.ablations = [m for m in self.methods if m in params.grid.ablations]
         told = {name: params.ablations.variants[name].set.get("model", {}).get("prices") for name in self.ablations}
         self.priced = [name for name, prices in told.items() if prices]
         rows = found.results[found.results["backbone"] == backbone]
+        rows = rows[rows["split"] == params.evaluate.split]
         self.layers = found.layers[found.layers["backbone"] == backbone]
         self.curves = found.curves[found.curves["backbone"] == backbone]
         self.n = {str(task): int(n) for task, n in rows.groupby("task")["n"].max().items()}
-        self._values: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}  # by run and metric, by task, by seed
-        names = ["method", "setting", "batch", "task", "seed", "metric", "value", "skip_ratio"]
-        for method, setting, batch, task, seed, metric, value, share in rows[names].itertuples(index=False, name=None):
+        self._values: dict[tuple[Any, ...], dict[str, dict[int, float]]] = {}  # by run and metric, by task, by seed
+        names = ["method", "batch", "task", "seed", "metric", "value", "skip_ratio", *KNOBS]
+        for method, batch, task, seed, metric, value, share, *knobs in rows[names].itertuples(index=False, name=None):
+            setting = from_columns(*knobs)
             for name, number in ((metric, value), ("skip_ratio", share)):
                 tasks = self._values.setdefault((method, setting, batch, name), {})
                 tasks.setdefault(task, {})[int(seed)] = number * SCALE.get(name, 1.0)
@@ -127,7 +140,7 @@ class View:
         named = {"understanding": self.nlu, "translation": self.mt}
         return {name: tasks for name, tasks in named.items() if tasks}
 
-    def settings(self, method: str) -> list[str]:
+    def settings(self, method: str) -> list[Setting]:
         """The settings that a method skips layers at: thresholds, prices, or the shares asked for."""
         if method == "vanilla":
             return [FULL]
@@ -135,11 +148,11 @@ class View:
             return self.shares
         return self.prices if method in self.priced else self.thresholds
 
-    def batch_of(self, method: str) -> str:
+    def batch_of(self, method: str) -> BatchRule:
         """The batch rule that a method's quality is shown at."""
-        return self.headline.ours.batch if method == "ours" else "per_sample"
+        return self.headline.ours.batch if method == "ours" else PER_SAMPLE
 
-    def runs(self, method: str, batch: str) -> list[Run]:
+    def runs(self, method: str, batch: BatchRule) -> list[Run]:
         """A method's runs, over its settings."""
         return [Run(method, setting, batch) for setting in self.settings(method)]
 
@@ -183,10 +196,10 @@ class View:
     def _headline(self) -> Headline:
         """The configured threshold, or the best average quality among the settings that skip at least MIN_SKIP."""
         wanted = self.found.params.figures.headline_threshold
-        batch = "1" if "1" in self.batches else self.batches[0]
+        batch = headline_rule(self.batches)
         tasks, metric = (self.nlu, "f1_macro") if self.nlu else (self.mt, "bleu")
         if wanted is not None:
-            setting = str(wanted)
+            setting = Setting(threshold=wanted)
         else:
             runs = [r for r in self.runs("ours", batch) if not np.isnan(self.one(r, metric, tasks))]
             enough = [r for r in runs if self.one(r, "skip_ratio", tasks) >= MIN_SKIP]
@@ -197,6 +210,6 @@ class View:
             else:
                 setting = self.thresholds[0]
         return Headline(
-            Run("ours", setting, batch), Run("random", setting, "per_sample"), Run("ours", "full", batch),
+            Run("ours", setting, batch), Run("random", setting, PER_SAMPLE), Run("ours", FULL, batch),
             wanted is None,
         )  # fmt: skip

@@ -14,6 +14,17 @@ import pandas as pd
 from dlskip import config
 from dlskip.data.tasks import TASKS, Task
 from dlskip.evaluation.metrics import mt_metrics, nlu_metrics
+from dlskip.methods.settings import (
+    FULL,
+    PER_SAMPLE,
+    BatchRule,
+    Setting,
+    batch_rules,
+    prices,
+    rule_of,
+    shares,
+    thresholds,
+)
 from dlskip.report import collect
 
 LAYERS = 12
@@ -96,26 +107,26 @@ def _training(out: Path, seed: int, *, alarm: bool = False) -> None:
     _provenance(out, seed, training={"steps": 80, "rows": 640, "tokens": 12_800, "lr": 5e-4})
 
 
-def _cases(params: config.Params, method: str, task: Task) -> Iterator[tuple[str, str, str, float]]:
+def _cases(params: config.Params, method: str, task: Task) -> Iterator[tuple[str, Setting, BatchRule, float]]:
     """(method, setting, batch, share skipped)."""
     evaluate = params.evaluate
     if method == "vanilla":
-        yield "vanilla", "full", "per_sample", 0.0
+        yield "vanilla", FULL, PER_SAMPLE, 0.0
     elif method in BASELINES:
-        for share in evaluate.shares:
+        for setting, share in zip(shares(evaluate.shares), evaluate.shares, strict=True):
             grown = 0.6 if method == "skip_decode" and task.kind == "mt" else 1.0
-            yield method, str(share), "per_sample", grown * min(round(share * LAYERS), LAYERS - 2) / LAYERS
+            yield method, setting, PER_SAMPLE, grown * min(round(share * LAYERS), LAYERS - 2) / LAYERS
     else:
-        for batch in map(str, evaluate.batches) if method == "ours" else ["per_sample"]:
-            yield method, "full", batch, 0.0
-            if method != "ours" and "model" in params.ablations.variants[method].set:  # told a price
-                yield from ((method, f"price {p}", batch, 0.1 + 0.2 * p) for p in evaluate.prices)
+        for batch in batch_rules(params) if method == "ours" else [PER_SAMPLE]:
+            yield method, FULL, batch, 0.0
+            if method != "ours" and "model" in params.ablations.variants[method].set:  # conditioned on the price
+                yield from ((method, s, batch, 0.1 + 0.2 * (s.price or 0)) for s in prices(evaluate.prices))
                 continue
-            for t in evaluate.thresholds:
+            for setting, t in zip(thresholds(evaluate.thresholds), evaluate.thresholds, strict=True):
                 share = 0.72 - 0.7 * t - 0.01 * (batch == "16") - 0.05 * (method != "ours")
-                yield method, str(t), batch, share
-                if method == "ours" and batch == "per_sample":
-                    yield "random", str(t), batch, share
+                yield method, setting, batch, share
+                if method == "ours" and batch == PER_SAMPLE:
+                    yield "random", setting, batch, share
 
 
 def _answers(
@@ -150,10 +161,11 @@ def _evaluation(
     for task in tasks:
         definition = TASKS[task]
         for name, setting, batch, share in _cases(params, method, definition):
-            key = {"method": name, "setting": setting, "batch": batch, "task": task}
+            key = {"method": name, **setting.columns(), "batch": batch, "task": task}
             texts, scores = _answers(definition, 0.85 - share * LOSS.get(name, 0.6), n, rng)
             scores |= {"skip_prefill": share, "skip_decode": share}
-            rows += [key | cell | {"metric": m, "value": v, "skip_ratio": share, "n": n} for m, v in scores.items()]
+            about = key | cell | {"split": "test", "skip_ratio": share, "n": n}
+            rows += [about | {"metric": m, "value": v} for m, v in scores.items()]
             wave = np.clip(share * (1 + 0.6 * np.sin(np.arange(LAYERS) + len(task))), 0, 1)
             if method in BASELINES:
                 wave = (np.arange(LAYERS) >= LAYERS - 1 - round(share * LAYERS)).astype(float)
@@ -170,7 +182,7 @@ def _evaluation(
             if definition.kind == "mt" and batch == "1":
                 tokens = ["<prompt>", *WORDS[definition.languages[1]]]
                 ran = (rng.random((len(tokens), LAYERS)) > wave).astype(int).tolist()
-                trace = {"task": task, "setting": setting, "prompt": "A <b>.", "reference": "r", "output": "o"}
+                trace = {"task": task, **setting.columns(), "prompt": "A <b>.", "reference": "r", "output": "o"}
                 traces.append(trace | {"tokens": tokens, "ran": ran})
     out.mkdir(parents=True)
     pd.DataFrame(rows)[collect.RESULTS].to_csv(out / "rows.csv", index=False)
@@ -186,7 +198,7 @@ def _evaluation(
 def _speed(out: Path, params: config.Params, method: str, cell: dict[str, Any]) -> None:
     """One cell of stage speed."""
     timed = {s: share for m, s, _, share in _cases(params, method, TASKS["entailment"]) if m == method}
-    batches = [*map(str, params.speed.batches), *(["per_sample"] if method == "ours" else [])]
+    batches = [*map(rule_of, params.speed.batches), *([PER_SAMPLE] if method == "ours" else [])]
     rows = []
     for batch in batches:
         for setting, share in timed.items():
@@ -195,7 +207,7 @@ def _speed(out: Path, params: config.Params, method: str, cell: dict[str, Any]) 
                 "speedup_prefill": factor, "speedup_decode": 0.95 * factor, "ms_prefill": 40 / factor,
                 "ms_decode": 10 / factor, "skip_prefill": share, "skip_decode": share,
             }  # fmt: skip
-            key = {"method": method, "setting": setting, "batch": batch, "task": "timing"} | cell
+            key = {"method": method, **setting.columns(), "batch": batch, "split": "test", "task": "timing"} | cell
             rows += [key | {"metric": m, "value": v, "skip_ratio": share, "n": 8} for m, v in values.items()]
     out.mkdir(parents=True)
     pd.DataFrame(rows).to_csv(out / "rows.csv", index=False)

@@ -22,10 +22,11 @@ from dlskip.inference.decode import decode
 from dlskip.inference.scoring import target_logits
 from dlskip.methods import base, registry
 from dlskip.methods.ablation import STEPS, ablation, weights_of
-from dlskip.methods.base import Setting, dropping
+from dlskip.methods.base import dropping
 from dlskip.methods.baselines import baseline
 from dlskip.methods.layer_sets import block, count, evenly_spaced_skips
 from dlskip.methods.names import TITLES, checked, title
+from dlskip.methods.settings import PlannedSetting, Setting
 from dlskip.methods.shortgpt import block_influence
 from dlskip.methods.skip_decode import Growing
 from dlskip.methods.static import Cut
@@ -86,7 +87,7 @@ def test_early_exit_reads_the_hidden_state_of_its_layer(family: str, ragged: Any
     expected = output_logits(model, norm(states[3][batch.rows, batch.tokens]))
     skipper = attach(model, bottleneck=0)
     policy = registry.method("early_exit").policy(
-        Setting(name="0.5", weights="", skip=[3, 4, 5], layers=6), "sentiment", "per_sample"
+        PlannedSetting(setting=Setting(share=0.5), weights="", skip=[3, 4, 5], layers=6), "sentiment", "per_sample"
     )
     with skipper.using(policy):
         torch.testing.assert_close(target_logits(model, batch), expected, atol=1e-5, rtol=1e-5)
@@ -109,7 +110,7 @@ def test_skip_decode_grows_and_never_asks_for_what_was_not_computed() -> None:
 
 def test_skip_decode_uses_its_maximum_at_once_for_an_answer() -> None:
     method = registry.method("skip_decode")
-    setting = Setting(name="0.5", weights="", skip=[1, 2, 3], layers=6, growing={"en-de": 4})
+    setting = PlannedSetting(setting=Setting(share=0.5), weights="", skip=[1, 2, 3], layers=6, growing={"en-de": 4})
     model = tiny("llama", layers=6)
     skipper = attach(model, bottleneck=0)
     answer = run(model, skipper, method.policy(setting, "sentiment", "per_sample"), new=2)
@@ -150,7 +151,7 @@ def test_plans_hold_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.Monk
     weights = Path("artifacts/vanilla/b-0/backbone")
     weights.mkdir(parents=True)
     (weights / "adapter_model.safetensors").write_bytes(b"one")
-    settings = [Setting(name="0.5", weights=str(weights.parent), layers=6, skip=[2, 3])]
+    settings = [PlannedSetting(setting=Setting(share=0.5), weights=str(weights.parent), layers=6, skip=[2, 3])]
     out = artifact.directory("unified", "b", 0)
     base.write_plan("unified", out, settings, Path(__file__))
     assert base.read_plan(out).settings == settings

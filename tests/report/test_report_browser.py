@@ -159,9 +159,9 @@ def test_points_say_their_numbers_and_stand_where_they_belong(browser, data):
     assert len(placed) == len(own)
     assert placed
     for _, label in placed:
-        setting = label.split("share ")[1].split(":")[0]
+        setting = "share " + label.split("share ")[1].split(":")[0]
         assert f"decoding {speeds[setting]:.2f} times" in label and "% of layers skipped" in label
-    order = [speeds[label.split("share ")[1].split(":")[0]] for _, label in sorted(placed)]
+    order = [speeds["share " + label.split("share ")[1].split(":")[0]] for _, label in sorted(placed)]
     assert order == sorted(order)
 
 

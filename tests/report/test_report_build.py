@@ -35,27 +35,25 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[config.Params, Path
 
 def test_results_are_the_cells_of_the_grid(built):
     params, reports = built
-    results = pd.read_csv(reports / "results.csv", dtype={"setting": str, "batch": str})
+    results = pd.read_csv(reports / "results.csv", dtype={"batch": str})
     assert list(results.columns) == collect.RESULTS
     assert set(results["seed"]) == {0} and set(results["method"]) == {*params.grid.methods, "random"}
     folders = [f"evaluations/{m}/smollm2-0/{kind}" for m in params.grid.methods for kind in ("nlu", "mt")]
     folders += [f"speeds/{m}/smollm2-0" for m in params.grid.timed]
-    cells = pd.concat(
-        pd.read_csv(reports.parent / folder / "rows.csv", dtype={"setting": str, "batch": str}) for folder in folders
-    )
+    cells = pd.concat(pd.read_csv(reports.parent / folder / "rows.csv", dtype={"batch": str}) for folder in folders)
     pd.testing.assert_frame_equal(results, cells[collect.RESULTS].reset_index(drop=True))
     assert list(pd.read_csv(reports / "layers.csv").columns) == collect.LAYERS
 
 
 def test_curves_name_their_stage_and_variant(built):
     params, reports = built
-    curves = pd.read_csv(reports / "curves.csv", keep_default_na=False)
+    curves = pd.read_csv(reports / "curves.csv").fillna({"variant": "", "share": 0})
     assert list(curves.columns) == collect.CURVES
-    found = set(curves[["stage", "variant"]].itertuples(index=False, name=None))
+    found = set(curves[["stage", "variant", "share"]].itertuples(index=False, name=None))
     assert found == {
-        *((stage, "") for stage in collect.STAGES),
-        *(("static", str(share)) for share in params.evaluate.shares),
-        ("rl", "no_mixer_no_sampling"),
+        *((stage, "", 0) for stage in collect.STAGES),
+        *(("static", "", share) for share in params.evaluate.shares),
+        ("rl", "no_mixer_no_sampling", 0),
     }
 
 

@@ -117,7 +117,7 @@ def test_prices_stand_beside_thresholds(tmp_path):
     figure = figures_ablations.prices(view)
     words = shown(figure).split("\n")
     assert [axes.get_title(loc="left")[:4] for axes in figure.axes] == ["Mean", "Mean"]
-    assert set(view.thresholds) <= set(words) and {str(p) for p in params.evaluate.prices} <= set(words)
+    assert {f"{s.number:g}" for s in (*view.thresholds, *view.prices)} <= set(words)
 
 
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlskip import report
+from dlskip.methods.settings import FULL, KNOBS, from_columns
 from dlskip.report import claims, collect, page, payload, pictures, svg
 from dlskip.report.stats import Run
 from dlskip.report.table import Table
@@ -161,7 +162,8 @@ def embedded(html: str) -> dict[str, Any]:
 
 def test_the_scripts_numbers_are_the_results(world, html):
     data = embedded(html)
-    results = pd.read_csv(world[0] / "results.csv", dtype={"setting": str, "batch": str})
+    results = pd.read_csv(world[0] / "results.csv", dtype={"batch": str})
+    results["setting"] = [from_columns(*row).label() for row in results[[*KNOBS]].itertuples(index=False)]
     assert data["backbones"] == ["smollm2", "other"]
     assert [m["id"] for m in data["methods"]] == world[1][0].methods
     quality = results[results["metric"] == "f1_macro"]
@@ -183,9 +185,10 @@ def test_the_scripts_numbers_are_the_results(world, html):
 
 def test_the_scripts_speeds_are_the_timed_ones(world, html):
     view = world[1][0]
+    by_label = {s.label(): s for s in (FULL, *view.thresholds, *view.shares, *view.prices)}
     for p in embedded(html)["points"]["smollm2"]:
         for batch, (prefill, decode, *shares) in p["speed"].items():
-            run = Run(p["method"], p["setting"], batch)
+            run = Run(p["method"], by_label[p["setting"]], batch)
             assert prefill == pytest.approx(view.speed(run, "speedup_prefill").mean(), abs=6e-4)
             assert decode == pytest.approx(view.speed(run, "speedup_decode").mean(), abs=6e-4)
             timed = [view.speed(run, f"skip_{phase}").mean() for phase in ("prefill", "decode")]
@@ -202,7 +205,7 @@ def test_points_name_only_cells_that_the_page_shows(html, read):
 
 def test_a_static_model_comes_from_its_own_training_alone(html):
     points = embedded(html)["points"]["smollm2"]
-    cells = next(p["cells"] for p in points if p["method"] == "static" and p["setting"] == "0.5")
+    cells = next(p["cells"] for p in points if p["method"] == "static" and p["setting"] == "share 0.5")
     assert [c for c in cells if "/static/" in c and c.startswith("artifacts")] == [
         "artifacts/static/smollm2-0/0.5", "artifacts/static/smollm2-1/0.5",
     ]  # fmt: skip

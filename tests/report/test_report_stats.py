@@ -10,6 +10,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from dlskip.evaluation.metrics import mt_metrics
+from dlskip.methods.settings import FULL
 from dlskip.report import claims, collect, compare, headline, matched, stats
 from dlskip.report.matched import Curve
 from dlskip.report.stats import Estimate, Run
@@ -151,8 +152,8 @@ def test_a_curve_begins_where_nothing_is_skipped(view):
     full = view.one(VANILLA, "f1_macro", view.nlu)
     assert view.points("unified", view.nlu)[0] == (VANILLA, 0.0, pytest.approx(full), 0.0)
     assert view.points("ours", view.nlu)[0].run == view.headline.full
-    assert view.points("random", view.nlu)[0].run == Run("ours", "full", "per_sample")
-    assert view.points("no_mixer", view.nlu)[0].run == Run("no_mixer", "full", "per_sample")
+    assert view.points("random", view.nlu)[0].run == Run("ours", FULL, "per_sample")
+    assert view.points("no_mixer", view.nlu)[0].run == Run("no_mixer", FULL, "per_sample")
     for method in view.methods:
         shares = [p.skipped for p in view.points(method, view.nlu)]
         assert shares == sorted(shares) and shares[0] == 0

@@ -10,6 +10,7 @@ import pytest
 
 from dlskip import config
 from dlskip.methods.names import title
+from dlskip.methods.settings import KNOBS
 from dlskip.report import budget, claims, collect, compare, paper_tables, tables
 from dlskip.report.table import NOT_REACHED, NOT_RUN, Table
 from dlskip.report.view import View
@@ -66,7 +67,8 @@ def test_every_table_is_made_with_every_method(world, all_tables):
 def test_tables_equal_recomputation_from_results(world, all_tables):
     found = world[2][0].found
     results = found.results
-    f1 = results[(results["metric"] == "f1_macro") & (results["task"] == "entailment") & (results["setting"] != "full")]
+    f1 = results[(results["metric"] == "f1_macro") & (results["task"] == "entailment")]
+    f1 = f1[f1[[*KNOBS]].notna().any(axis=1)]
     per_setting = 100 * f1.groupby(["method", "batch"])["value"].agg(["mean", "max"])
     table = all_tables["nlu"].frame().set_index("method")
     for name, key in {
@@ -75,9 +77,9 @@ def test_tables_equal_recomputation_from_results(world, all_tables):
     }.items():  # fmt: skip
         assert table.loc[name, "Entailment AVG"] == pytest.approx(per_setting.loc[key, "mean"], abs=1e-5)
         assert table.loc[name, "Entailment BEST"] == pytest.approx(per_setting.loc[key, "max"], abs=1e-5)
-    std = found.layers.query("method == 'ours' and setting == '0.5' and batch == '1' and task == 'en-zh'")["skip_std"]
+    std = found.layers.query("method == 'ours' and threshold == 0.5 and batch == '1' and task == 'en-zh'")["skip_std"]
     table = all_tables["variance"].frame().set_index("task")
-    assert table.loc["English to Chinese", "ours at 0.5"] == pytest.approx(std.mean(), abs=1e-5)
+    assert table.loc["English to Chinese", "ours at threshold 0.5"] == pytest.approx(std.mean(), abs=1e-5)
     assert (table[[title(m) for m in BASELINES]] == 0).all().all()
     cost = all_tables["cost"].frame().set_index("cell")["minutes"]
     assert cost["all"] == pytest.approx(cost.drop("all").sum(), abs=1e-4)
@@ -85,10 +87,8 @@ def test_tables_equal_recomputation_from_results(world, all_tables):
     head = all_tables["headline"].frame().set_index("method")
     assert head.loc["Vanilla", "NLU macro F1"] == pytest.approx(mean, abs=1e-5)
     timed = all_tables["measured_speed"].frame().set_index(["method", "batch", "setting"])
-    want = results.query(
-        "method == 'shortgpt' and task == 'timing' and metric == 'speedup_decode' and setting == '0.5'"
-    )
-    got = timed.loc[("ShortGPT", "bs=8", "0.5")]
+    want = results.query("method == 'shortgpt' and task == 'timing' and metric == 'speedup_decode' and share == 0.5")
+    got = timed.loc[("ShortGPT", "bs=8", "share 0.5")]
     assert got["decode speed-up"] == pytest.approx(want["value"].mean(), abs=1e-5)
     assert got["decode layers run %"] == pytest.approx(50, abs=1e-5)
 

@@ -17,8 +17,10 @@ from dlskip.workflow import cells
 from dlskip.workflow.cells import gather, pack
 
 REPO = Path(__file__).resolve().parents[2]
-EMPTY = {"rows.csv": "method,backbone,seed,setting,batch,task,metric,value,skip_ratio,n\n",
-         "layers.csv": "method,backbone,seed,setting,batch,task,phase,layer,skip_rate,skip_std\n"}  # fmt: skip
+EMPTY = {
+    "rows.csv": "method,backbone,seed,threshold,share,price,batch,split,task,metric,value,skip_ratio,n\n",
+    "layers.csv": "method,backbone,seed,threshold,share,price,batch,task,phase,layer,skip_rate,skip_std\n",
+}
 
 
 def grid(seeds: list[int]) -> Params:
