@@ -33,9 +33,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 repro: $(STAMP) ## the whole pipeline, raw data to report; JOBS=1 runs one stage at a time
-	@python -m dlskip.workflow.check
-	@python -m dlskip.workflow.jobs $(if $(JOBS),--jobs $(JOBS))
-	@python -m dlskip.workflow.show
+	@dlskip pipeline run $(if $(JOBS),--jobs $(JOBS))
+	@dlskip pipeline show
 
 smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (< 3 minutes)
 	@python -m pytest -q -s -n 0 tests/workflow/test_workflow.py -k smoke
@@ -49,28 +48,28 @@ check: lint ## lint, types and the fast tests (< 2 minutes)
 test: lint ## lint, types and all tests (< 10 minutes)
 	@$(PYTEST)
 
-lint: $(STAMP)
+lint: $(STAMP) ## style and types alone
 	@ruff check .
 	@ruff format --check .
 	@mypy
 
-recipe: $(STAMP) ## apply recipes/$(R).yaml onto params.yaml, e.g. make recipe R=glue
-	@python -m dlskip.workflow.recipe $(R) $(SET)
+recipe: $(STAMP) ## apply a recipe onto params.yaml, e.g. make recipe R=glue; R=embedded is the default
+	@dlskip pipeline recipe $(R) $(SET) $(if $(FORCE),--force)
 
 report: $(STAMP) ## redraw tables, figures and page from the evaluations
-	@python -m dlskip.workflow.check
+	@dlskip pipeline check
 	@dvc repro figures
-	@python -m dlskip.workflow.show
+	@dlskip pipeline show
 
 redraw: $(STAMP) ## the same from what is on disk, whatever DVC knows of it (after `python -m dlskip.workflow.cells gather`)
 	@python -m stages.figures
-	@python -m dlskip.workflow.show
+	@dlskip pipeline show
 
 readme: $(STAMP) ## put the headline table into README.md
-	@python -m dlskip.workflow.show --readme
+	@dlskip pipeline show --readme
 
 reference: $(STAMP) ## keep this run's report as reports/reference/<recipe>
-	@name=$$(python -c 'from dlskip import config; print(config.load().recipe)') && d=reports/reference/$$name && \
+	@name=$$(python -c 'from dlskip import config; print(config.load_params().recipe)') && d=reports/reference/$$name && \
 	  rm -rf $$d && mkdir -p $$d && cp -r params.yaml reports/*.csv reports/metrics.json reports/index.html \
 	  reports/tables reports/figures $$d && gzip -9n $$d/layers.csv && echo "kept in $$d"
 

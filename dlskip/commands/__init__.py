@@ -50,6 +50,7 @@ COMMANDS = {
     "speculate": Command("lossless decoding: are the tokens those of full depth, and is it faster?", "bench"),
     "export": Command("write a plain model without the layers that some prompts never use", "bench"),
     "release": Command("turn what the workflow trained into a folder to publish", takes="options"),
+    "pipeline": Command("run the DVC workflow, apply a recipe, check, show", "pipeline", takes="options"),
     "harness": Command("run EleutherAI's lm-evaluation-harness on a model", "harness", takes="anything"),
 }
 

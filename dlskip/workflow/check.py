@@ -1,4 +1,4 @@
-"""``python -m dlskip.workflow.check`` checks params.yaml before DVC reads it."""
+"""Checks params.yaml before DVC reads it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import torch
 from dlskip import config
 from dlskip.methods.names import checked
 from dlskip.models.backbone import dtype_of
-from dlskip.workflow.script import stage
 
 
-def main() -> None:
-    """Every key, type and range; that every method of the grid exists; and what a slow CPU means."""
+def check() -> None:
+    """Every key, type and range; that every method of the grid exists; and what a slow CPU means.
+
+    Raises:
+        DlskipError: A key is wrong, and which.
+    """
     params = config.load_params()
     checked(params)
     on_cpu = params.device == "cpu" or not torch.cuda.is_available()
     automatic = any(spec.dtype == "auto" for spec in params.backbones.values())
     if on_cpu and automatic and dtype_of("auto") is torch.float32:
         print("note: float32, as this CPU has no bfloat16 arithmetic (AMX, AVX-512 BF16): about three times as slow")
-
-
-if __name__ == "__main__":
-    stage(main)

@@ -1,16 +1,12 @@
 """Runs the pipeline with several DVC stages at a time: on a CPU two, as far as cores and memory allow; else one.
 
-Stages named as --alone says measure time: they start last, one by one, when nothing else runs, with all cores. Every
-other stage has its share of the cores (on Linux its own ones), or all of them if the graph lets nothing run beside it
-but what only the last stage waits for (evaluations), which then waits; the longest chain goes first. Another number of
-threads adds in another order, so weights may differ from those of --jobs 1 in their last bits. Memory is needed once
-per job. After a failure nothing more starts, and what runs is let finish. After Ctrl-C the same command, or plain `dvc
-repro`, goes on from the checkpoints. What a stage says stands in .jobs/<stage>.log.
+Stages that measure time start last, one by one, when nothing else runs, with all cores. Every other stage has its share
+of the cores (on Linux its own ones), or all of them where only evaluations could run beside it; these then wait. The
+longest chain goes first. ``dlskip pipeline run --help`` says what a user should know.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import signal
@@ -232,31 +228,27 @@ class Runner:
         return DlskipError(f"failed; {left} of {len(self.tasks)} stages did not run", where=where, mend=mend)
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m dlskip.workflow.jobs", description=__doc__)
-    parser.add_argument("targets", nargs="*", help="stages, run with what they need; without any, all of dvc.yaml")
-    parser.add_argument("-j", "--jobs", type=int, help="stages at a time; 1 is `dvc repro` (1 or 2, see above)")
-    parser.add_argument("--alone", default="speed", metavar="NAME,...", help="how their names begin (speed)")
-    parser.add_argument("--together", action="store_true", help="no stage runs alone; measured times are worthless")
-    options = parser.parse_args()
-    jobs = default_jobs() if options.jobs is None else options.jobs
-    if jobs < 1:
-        parser.error("--jobs must be 1 or more")
+def run_stages(targets: list[str], jobs: int, alone: tuple[str, ...] = ("speed",)) -> None:
+    """Runs what is out of date.
+
+    Args:
+        targets: Stages, run with what they need; without any, all of dvc.yaml.
+        jobs: Stages at a time; with 1 this process becomes ``dvc repro``.
+        alone: How the names begin of stages that nothing may run beside.
+
+    Raises:
+        DlskipError: A stage failed, or there is none of a target's name.
+        SystemExit: Ctrl-C, or a signal, said to stop.
+    """
     if jobs == 1:
-        os.execv(sys.executable, [*REPRO, *options.targets])
+        os.execv(sys.executable, [*REPRO, *targets])
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    alone = () if options.together else tuple(filter(None, options.alone.split(",")))
     try:
         with Repo(_wait_for_lock=True) as repo:
-            Runner(arrange(read_plan(repo, options.targets), alone), jobs, repo.lock).run()
-    except (DlskipError, DvcException) as error:
-        sys.exit(f"error: {error}")
+            Runner(arrange(read_plan(repo, targets), alone), jobs, repo.lock).run()
+    except DvcException as error:
+        raise DlskipError(str(error)) from error
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from the checkpoints")
-
-
-if __name__ == "__main__":
-    main()

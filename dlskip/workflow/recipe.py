@@ -1,41 +1,86 @@
 """Recipes: small override files applied onto the default parameters.
 
-``recipes/embedded.yaml`` is the default params.yaml itself (a test holds the two equal), so applying ``embedded``
-always brings the default back; every other recipe lists only the keys that differ from it.
+The default is params.yaml itself, as long as it says ``recipe: embedded``; a recipe lists only the keys that differ
+from it. When another recipe is applied, the default is put aside in params.default.yaml, with all that was changed in
+it by hand, and ``embedded`` brings it back.
 
-    python -m dlskip.workflow.recipe glue prepare.path=/data/nlp
+    dlskip pipeline recipe glue prepare.path=/data/nlp
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.error import YAMLError
 
 from dlskip import config
 from dlskip.errors import DlskipError
 
 RECIPES = Path("recipes")
-DEFAULT = "embedded"
+DEFAULT = "embedded"  # the recipe that params.yaml is when it lies in the repository
+ASIDE = Path("params.default.yaml")  # that file, while params.yaml holds another recipe; not under git
 _NULL = "tag:yaml.org,2002:null"
 
 
 def names(directory: Path = RECIPES) -> list[str]:
     """The recipes there are."""
-    return sorted(path.stem for path in directory.glob("*.yaml"))
+    return sorted([DEFAULT, *(path.stem for path in directory.glob("*.yaml"))])
 
 
-def render(name: str, overrides: dict[str, Any] | None = None, directory: Path = RECIPES) -> str:
+def apply(name: str, overrides: dict[str, Any], *, force: bool = False) -> None:
+    """Writes a recipe into params.yaml.
+
+    Args:
+        name: Recipe.
+        overrides: Dotted keys and their values, applied last.
+        force: Drop what was changed by hand under the recipe that params.yaml holds now.
+
+    Raises:
+        DlskipError: Unknown recipe, an invalid result, or changes that would be lost.
+    """
+    now = config.read_yaml(config.PARAMS)
+    at_default = now.get("recipe") == DEFAULT
+    if not at_default and not ASIDE.is_file():
+        raise DlskipError(f"holds recipe {now.get('recipe')!r}, and the default is not in {ASIDE}",
+                          where=str(config.PARAMS), mend="git checkout params.yaml, then apply the recipe")  # fmt: skip
+    text = (config.PARAMS if at_default else ASIDE).read_text(encoding="utf-8")
+    made = render(name, text, overrides)
+    if not at_default and not force:
+        _nothing_is_lost(now, YAML(typ="safe", pure=True).load(render(str(now["recipe"]), text)))
+    if name != DEFAULT:
+        ASIDE.write_text(text, encoding="utf-8")
+    config.PARAMS.write_text(made, encoding="utf-8")
+    if name == DEFAULT:
+        ASIDE.unlink(missing_ok=True)
+
+
+def _nothing_is_lost(now: dict[str, Any], as_applied: dict[str, Any]) -> None:
+    if changed := sorted(_differences(now, as_applied)):
+        raise DlskipError(
+            f"has changes that recipe {now['recipe']!r} does not make: {', '.join(changed)}",
+            where=str(config.PARAMS), mend="keep them in a recipe of your own, or drop them with --force (FORCE=1)",
+        )  # fmt: skip
+
+
+def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
+    """Dotted keys at which two mappings differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in a.keys() | b.keys():
+            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
+    elif a != b:
+        yield path
+
+
+def render(name: str, default: str, overrides: dict[str, Any] | None = None, directory: Path = RECIPES) -> str:
     """The text of params.yaml under a recipe; the default's comments are kept.
 
     Args:
         name: Recipe.
+        default: The text of the default params.yaml.
         overrides: Dotted keys and their values, applied last.
         directory: Where recipes lie.
 
@@ -43,13 +88,12 @@ def render(name: str, overrides: dict[str, Any] | None = None, directory: Path =
         DlskipError: Unknown recipe, or an invalid result (unknown keys included).
     """
     path = directory / f"{name}.yaml"
-    if not path.is_file():
+    if name != DEFAULT and not path.is_file():
         raise DlskipError(f"no recipe {name!r}", where=str(directory), mend=f"one of {', '.join(names(directory))}")
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True  # no line is folded, as in the default
     yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(_NULL, "null"))
-    text = (directory / f"{DEFAULT}.yaml").read_text(encoding="utf-8")
-    params = yaml.load(text)
+    params = yaml.load(default)
     if name != DEFAULT:
         _merge(params, config.read_yaml(path))
         params["recipe"] = name
@@ -59,7 +103,7 @@ def render(name: str, overrides: dict[str, Any] | None = None, directory: Path =
             nested = {part: nested}
         _merge(params, nested, replace=False)
     config.validate(YAML(typ="safe", pure=True).load(_dump(yaml, params)), f"recipe {name}")
-    return text if name == DEFAULT and not overrides else _dump(yaml, params)
+    return default if name == DEFAULT and not overrides else _dump(yaml, params)
 
 
 def _dump(yaml: YAML, params: Any) -> str:
@@ -88,31 +132,13 @@ def _flow(items: list[Any]) -> CommentedSeq:
     return sequence
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def pair(text: str) -> tuple[str, Any]:
+    """``key=value``, the value in YAML.
+
+    Raises:
+        ValueError, YAMLError: It is not that.
+    """
     key, value = text.split("=", 1)
     if not all(key.split(".")):
         raise ValueError(text)
     return key, YAML(typ="safe", pure=True).load(value)
-
-
-def main() -> None:
-    """Command line: applies a recipe onto params.yaml."""
-    parser = argparse.ArgumentParser(prog="dlskip pipeline recipe", description="Apply a recipe onto params.yaml.")
-    parser.add_argument("name", help=f"one of: {', '.join(names())}")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="further changes, e.g. prepare.path=/data/nlp"
-    )
-    options = parser.parse_args()
-    try:
-        values = dict(map(_pair, options.overrides))
-    except (ValueError, YAMLError):
-        parser.error("changes are written key=value, the value in YAML")
-    try:
-        config.PARAMS.write_text(render(options.name, values), encoding="utf-8")
-    except DlskipError as error:
-        sys.exit(f"error: {error}")
-    print(f"params.yaml now holds the recipe {options.name!r}. Next: make repro")
-
-
-if __name__ == "__main__":
-    main()

@@ -26,6 +26,7 @@ from dlskip.methods.settings import (
     thresholds,
 )
 from dlskip.report import collect
+from tests.helpers import default
 
 LAYERS = 12
 REPO = Path(__file__).resolve().parents[2]
@@ -44,7 +45,7 @@ LOSS = {"random": 0.9, "ours": 0.3, "static": 0.35, "unified": 0.5}  # of accura
 
 def parameters(**grid: Any) -> config.Params:
     """The default's parameters with fewer tasks, and every method unless ``grid`` says otherwise."""
-    data = config.read_yaml(REPO / "recipes" / "embedded.yaml")
+    data = config.read_yaml(default.PARAMS)
     data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
     grid = {"backbones": ["smollm2"], "seeds": [0], "methods": METHODS} | grid
     made = {"baselines": [m for m in BASELINES if m != "pretrain_static"], "ablations": ABLATIONS}

@@ -35,10 +35,11 @@ from dlskip.models.tiny import FAMILIES, tiny
 from dlskip.skip import attach
 from dlskip.skip.policy import Policy
 from dlskip.skip.stack import find_layers, find_stack, output_logits
+from tests.helpers import default
 
 REPO = Path(__file__).resolve().parents[2]
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16], [17, 18]]
-DEFAULT = config.load_params(REPO / "recipes" / "embedded.yaml")
+DEFAULT = config.load_params(default.PARAMS)
 
 
 def run(model: Any, skipper: Any, policy: Policy, new: int = 6, prompts: Any = PROMPTS) -> Any:

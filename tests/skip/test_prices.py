@@ -25,6 +25,7 @@ from dlskip.skip.adapter import Head
 from dlskip.steps.mixer import Mix
 from dlskip.steps.reinforce import Reinforce, drawn_prices
 from dlskip.training.losses import reward
+from tests.helpers import default
 from tests.helpers.published import Made, publish
 
 Ragged = Callable[..., Batch]
@@ -159,7 +160,7 @@ def test_a_budget_is_read_off_what_was_measured(priced: Made, tmp_path: Path) ->
 
 
 def test_its_settings_are_the_prices(priced: Made, monkeypatch: Any) -> None:
-    params = config.load_params(Path(__file__).resolve().parents[2] / "recipes" / "embedded.yaml")
+    params = config.load_params(default.PARAMS)
     monkeypatch.setattr(artifact, "directory", lambda *_: priced.artifact)
     settings = Learned().settings(params, "smollm2", 0)
     assert [s.name for s in settings] == ["full", *(f"price {p}" for p in params.evaluate.prices)]

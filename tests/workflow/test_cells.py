@@ -15,6 +15,7 @@ from dlskip.errors import DlskipError
 from dlskip.report.collect import collect
 from dlskip.workflow import cells
 from dlskip.workflow.cells import gather, pack
+from tests.helpers import default
 
 REPO = Path(__file__).resolve().parents[2]
 EMPTY = {
@@ -24,7 +25,7 @@ EMPTY = {
 
 
 def grid(seeds: list[int]) -> Params:
-    params = config.load_params(REPO / "recipes" / "embedded.yaml")
+    params = config.load_params(default.PARAMS)
     chosen = params.grid.model_copy(update={"seeds": seeds, "methods": ["vanilla", "ours"], "timed": ["ours"]})
     return params.model_copy(update={"grid": chosen})
 

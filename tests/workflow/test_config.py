@@ -10,9 +10,10 @@ import pytest
 
 from dlskip import config
 from dlskip.errors import DlskipError
+from tests.helpers import default
 
 REPO = Path(__file__).resolve().parents[2]
-DEFAULT = config.read_yaml(REPO / "recipes" / "embedded.yaml")
+DEFAULT = config.read_yaml(default.PARAMS)
 GONE = object()
 
 
@@ -143,7 +144,7 @@ def test_files_that_are_no_parameters(tmp_path, text, message):
 
 
 def test_load_checks_the_asked_backbone():
-    path = REPO / "recipes" / "embedded.yaml"
+    path = default.PARAMS
     assert config.load_params(path, backbone="smollm2").recipe == "embedded"
     with pytest.raises(DlskipError, match=r"backbones: no backbone 'x'\n  mend: one of smollm2"):
         config.load_params(path, backbone="x")

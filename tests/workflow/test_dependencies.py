@@ -18,6 +18,7 @@ import pytest
 
 from dlskip.config import Params, read_yaml
 from dlskip.methods.ablation import STEPS
+from tests.helpers import default
 
 REPO = Path(__file__).resolve().parents[2]
 STAGES = read_yaml(REPO / "dvc.yaml")["stages"]
@@ -31,7 +32,7 @@ PLUMBING = {
     "dlskip.methods.registry": "finds a method by its name",
     "dlskip.methods.baselines": "likewise",
 }
-GRID = read_yaml(REPO / "params.yaml")["grid"]
+GRID = read_yaml(default.PARAMS)["grid"]
 METHODS = {"baselines": GRID["baselines"], "train_baselines": GRID["trained"]}  # what ${item.method} may be
 # Modules that are looked up by name. `evaluate` looks methods up too, but a plan holds its code's hash.
 LOOKED_UP = {stage: [f"dlskip.methods.{name}" for name in names] for stage, names in METHODS.items()}

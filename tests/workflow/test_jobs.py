@@ -24,7 +24,7 @@ from dlskip.config import read_yaml
 from dlskip.workflow.jobs import Runner, Task, arrange, cores
 
 REPO = Path(__file__).resolve().parents[2]
-JOBS = (sys.executable, "-m", "dlskip.workflow.jobs")
+JOBS = (sys.executable, "-m", "dlskip", "pipeline", "run")
 MIDDLES = 14
 PIPELINE = """\
 stages:
@@ -290,6 +290,6 @@ def test_help_and_mistakes(copy):
     project = copy()
     said = project.jobs("--help")
     assert "--together" in said and "measure" in said
-    assert "--jobs must be 1 or more" in project.jobs("--jobs", "0", code=2)
+    assert "must be a whole number of 1 or more" in project.jobs("--jobs", "0", code=2)
     said = project.jobs("--jobs", "2", "none", code=1)
     assert said.startswith("error: ") and "none" in said and "Traceback" not in said

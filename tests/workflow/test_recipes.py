@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from dlskip import config
-from dlskip.errors import DlskipError
+from dlskip.commands import main
 from dlskip.models import artifact
 from dlskip.skip import skipper_of
 from dlskip.workflow import recipe
+from tests.helpers import default
 
 REPO = Path(__file__).resolve().parents[2]
 NAMES = recipe.names(REPO / "recipes")
@@ -23,14 +24,13 @@ NAMES = recipe.names(REPO / "recipes")
 def there(tmp_path, monkeypatch) -> Path:
     """A directory with the recipes and the default params.yaml, as the current one."""
     shutil.copytree(REPO / "recipes", tmp_path / "recipes")
-    shutil.copy(tmp_path / "recipes" / "embedded.yaml", tmp_path / "params.yaml")
+    shutil.copy(default.PARAMS, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def apply(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> config.Params:
-    monkeypatch.setattr("sys.argv", ["recipe", *arguments])
-    recipe.main()
+def apply(*arguments: str) -> config.Params:
+    main(["pipeline", "recipe", *arguments])
     return config.load_params()
 
 
@@ -40,28 +40,60 @@ def test_the_recipes_are_there():
 
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_is_valid(monkeypatch, name):
-    assert apply(monkeypatch, name).recipe == name
+def test_every_recipe_is_valid(name):
+    assert apply(name).recipe == name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_default_comes_back_byte_for_byte(there, monkeypatch, name):
+def test_the_default_comes_back_byte_for_byte(there, name):
     before = (there / "params.yaml").read_bytes()
-    apply(monkeypatch, name)
-    apply(monkeypatch, "embedded")
+    apply(name)
+    apply("embedded")
     assert (there / "params.yaml").read_bytes() == before
 
 
-def test_params_of_the_repository_are_a_recipe():
-    text = (REPO / "params.yaml").read_text(encoding="utf-8")
-    name = config.load_params(REPO / "params.yaml").recipe
-    assert name in NAMES
-    if name == recipe.DEFAULT:
-        assert text == (REPO / "recipes" / "embedded.yaml").read_text(encoding="utf-8")
+def test_the_repository_holds_no_second_copy_of_the_default():
+    assert recipe.DEFAULT in NAMES and not (REPO / "recipes" / f"{recipe.DEFAULT}.yaml").exists()
+    assert config.load_params(default.PARAMS).recipe == recipe.DEFAULT
 
 
-def test_a_recipe_changes_only_what_it_lists(there, monkeypatch):
-    default, glue = config.load_params().model_dump(), apply(monkeypatch, "glue").model_dump()
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_changes_by_hand_of_the_default_come_back_with_it(there):
+    edit(there / "params.yaml", "price: 0.85", "price: 0.6")
+    before = (there / "params.yaml").read_bytes()
+    assert apply("glue").rl.price == 0.6, "a recipe changes only what it lists"
+    assert apply("embedded").rl.price == 0.6
+    assert (there / "params.yaml").read_bytes() == before and not recipe.ASIDE.exists()
+
+
+def test_changes_by_hand_of_a_recipe_are_not_lost_without_a_word(there):
+    apply("glue")
+    edit(there / "params.yaml", "price: 0.85", "price: 0.6")
+    edit(there / "params.yaml", "max_chars: 320", "max_chars: 300")
+    before = (there / "params.yaml").read_bytes()
+    for name in ("embedded", "smoke", "glue"):
+        with pytest.raises(SystemExit, match=r"'glue' does not make: prepare\.max_chars, rl\.price\n"):
+            apply(name)
+    assert (there / "params.yaml").read_bytes() == before
+    assert apply("embedded", "--force").rl.price == 0.85
+
+
+def test_without_the_default_no_recipe_is_applied(there):
+    apply("glue")
+    recipe.ASIDE.unlink()
+    before = (there / "params.yaml").read_bytes()
+    with pytest.raises(SystemExit, match=r"holds recipe 'glue', and the default is not in .*\n  mend: git checkout"):
+        apply("embedded")
+    assert (there / "params.yaml").read_bytes() == before
+
+
+def test_a_recipe_changes_only_what_it_lists(there):
+    default, glue = config.load_params().model_dump(), apply("glue").model_dump()
     listed = config.read_yaml(there / "recipes" / "glue.yaml")
     assert {k for k in default if default[k] != glue[k]} <= {"recipe", *listed}
     assert glue["prepare"]["source"] == "jsonl" and glue["prepare"]["seed"] == default["prepare"]["seed"]
@@ -69,30 +101,31 @@ def test_a_recipe_changes_only_what_it_lists(there, monkeypatch):
 
 
 @pytest.mark.usefixtures("there")
-def test_open_mappings_are_replaced_whole(monkeypatch):
-    assert set(apply(monkeypatch, "smoke").backbones) == {"tiny-llama", "tiny-gpt2"}
+def test_open_mappings_are_replaced_whole():
+    assert set(apply("smoke").backbones) == {"tiny-llama", "tiny-gpt2"}
 
 
-def test_comments_and_notation_survive(there, monkeypatch):
-    apply(monkeypatch, "smoke")
+def test_comments_and_notation_survive(there):
+    apply("smoke")
     text = (there / "params.yaml").read_text(encoding="utf-8")
     assert "# lambda" in text and "# layers_run | signed" in text
     assert "backbones: [tiny-llama] # names from" in text and "seeds: [0]" in text
 
 
 @pytest.mark.usefixtures("there")
-def test_changes_on_the_command_line_win(monkeypatch):
-    params = apply(monkeypatch, "glue", "prepare.path=/data/nlp", "rl.price=1e-1", "grid.seeds=[0, 1]")
+def test_changes_on_the_command_line_win():
+    params = apply("glue", "prepare.path=/data/nlp", "rl.price=1e-1", "grid.seeds=[0, 1]")
     assert params.prepare.path == "/data/nlp"
     assert params.rl.price == 0.1
     assert params.grid.seeds == [0, 1]
-    assert apply(monkeypatch, "embedded", "model.bottleneck=8").model.bottleneck == 8
-    variants = apply(monkeypatch, "embedded", "ablations.variants.no_mixer.start=skip_pretrain").ablations.variants
+    assert apply("embedded", "model.bottleneck=8", "--force").model.bottleneck == 8
+    variants = apply("embedded", "ablations.variants.no_mixer.start=skip_pretrain").ablations.variants
     assert variants["no_mixer"].start == "skip_pretrain" and "no_pretrain" in variants, "one key, not the whole mapping"
 
 
 def test_only_what_a_recipe_changes_reads_differently() -> None:
-    before, after = (recipe.render(name, directory=REPO / "recipes").splitlines() for name in ("embedded", "glue"))
+    text = default.PARAMS.read_text(encoding="utf-8")
+    before, after = text.splitlines(), recipe.render("glue", text, directory=REPO / "recipes").splitlines()
     assert len(before) == len(after)
     changed = [new for old, new in zip(before, after, strict=True) if old != new]
     assert changed
@@ -109,33 +142,33 @@ def test_only_what_a_recipe_changes_reads_differently() -> None:
         (["embedded", "recipe.name=1"], r"recipe: Input should be a valid string"),
     ],
 )
-def test_mistakes_leave_the_parameters_alone(there, monkeypatch, arguments, message):
+def test_mistakes_leave_the_parameters_alone(there, arguments, message):
     before = (there / "params.yaml").read_bytes()
     with pytest.raises(SystemExit, match=message) as caught:
-        apply(monkeypatch, *arguments)
+        apply(*arguments)
     assert str(caught.value).startswith("error: ")
     assert (there / "params.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("argument", ["novalue", "=3", "rl.price=[1"])
-def test_malformed_changes_are_usage_errors(there, monkeypatch, capsys, argument):
+def test_malformed_changes_are_usage_errors(there, capsys, argument):
     before = (there / "params.yaml").read_bytes()
     with pytest.raises(SystemExit) as caught:
-        apply(monkeypatch, "embedded", argument)
+        apply("embedded", argument)
     assert caught.value.code == 2 and "key=value" in capsys.readouterr().err
     assert (there / "params.yaml").read_bytes() == before
 
 
 def test_recipe_files_that_are_broken(there):
     (there / "recipes" / "bad.yaml").write_text("rl: {entropy: [}")
-    with pytest.raises(DlskipError, match=r"bad\.yaml: not valid YAML"):
-        recipe.render("bad")
+    with pytest.raises(SystemExit, match=r"bad\.yaml: not valid YAML"):
+        apply("bad")
 
 
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("name", NAMES)
-def test_every_variant_can_start_from_the_weights_that_it_names(monkeypatch, skipping, tmp_path, name):
-    params = apply(monkeypatch, name)
+def test_every_variant_can_start_from_the_weights_that_it_names(skipping, tmp_path, name):
+    params = apply(name)
     for variant in params.ablations.variants.values():
         if variant.start != "vanilla":  # which has no adapters
             start, _ = skipping(lora=True, **options(params))
