@@ -77,7 +77,12 @@ pretrained: $(STAMP) ## make dlskip/pretrained/ anew from this run's weights
 	@dlskip release artifacts/ours/smollm2-0 dlskip/pretrained/smollm2-135m --dtype bfloat16 --threshold $(THRESHOLD) \
 	  --about dlskip/pretrained/smollm2-135m.md
 
+docs: $(STAMP) ## the documentation as a site, in site/
+	@python -c 'import mkdocs, mkdocstrings' 2> /dev/null || \
+	  python -m pip install -q --disable-pip-version-check $(PIP_ARGS) --no-build-isolation --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict && echo "written: site/index.html"
+
 clean: ## remove resumable checkpoints and caches (results stay)
 	@rm -rf .resume .jobs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help env try check test lint repro smoke recipe report redraw readme reference pretrained clean
+.PHONY: help env try check test lint repro smoke recipe report redraw readme reference pretrained docs clean

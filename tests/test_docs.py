@@ -1,0 +1,73 @@
+"""The texts are true: paths, links and commands exist, the paper is named, the README is short, the notebook runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+from dlskip.commands import COMMANDS
+
+PAGES = [Path(n) for n in ("README.md", "FAITHFULNESS.md", "CONTRIBUTING.md", *sorted(Path("docs").rglob("*.md")))]
+TITLE = (
+    "Dynamic layer skipping for large language models on natural language understanding tasks and machine translation "
+    "using reinforcement learning"
+)
+
+
+def texts() -> list[tuple[Path, str]]:
+    return [(page, page.read_text(encoding="utf-8")) for page in PAGES]
+
+
+def test_links_lead_somewhere() -> None:
+    for page, text in texts():
+        for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
+            assert "://" in target or (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_files_that_are_named_exist() -> None:
+    for page, text in texts():
+        for name in re.findall(r"`((?:dlskip|stages|tests|recipes|reports|docs)/[\w./-]+\.\w+)`", text):
+            assert Path(name).exists(), f"{page}: {name}"
+
+
+def test_commands_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page, text in texts():
+        for command in re.findall(r"^(?:\$ )?dlskip ([a-z]+)", text, re.MULTILINE):
+            assert command in COMMANDS, f"{page}: dlskip {command}"
+        for target in re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE):
+            assert target in targets, f"{page}: make {target}"
+        for module in re.findall(r"python -m (dlskip[\w.]*|stages\.\w+)", text):
+            assert importlib.util.find_spec(module), f"{page}: python -m {module}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "FAITHFULNESS.md", "CITATION.cff", "docs/method.md"])
+def test_the_paper_is_named(name: str) -> None:
+    assert TITLE.lower() in " ".join(Path(name).read_text(encoding="utf-8").split()).lower()
+
+
+def test_the_readme_has_at_most_900_words() -> None:
+    text = Path("README.md").read_text(encoding="utf-8")
+    generated = re.sub(r"<!-- (\w+):begin.*?<!-- \1:end -->|```.*?```", "", text, flags=re.DOTALL)
+    assert len(generated.split()) <= 900
+
+
+def test_the_api_pages_name_modules_that_exist() -> None:
+    named = [n for page in Path("docs/api").glob("*.md") for n in re.findall(r"^::: ([\w.]+)", page.read_text(), re.M)]
+    assert named and not [name for name in named if importlib.util.find_spec(name) is None]
+
+
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
+    space: dict[str, object] = {}
+    for cell in json.loads(Path("docs/notebooks/layers.ipynb").read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), space)
+    shares = space["shares"]
+    assert isinstance(shares, list) and shares[0] > 0 == shares[-1]
+    assert "identical: True" in capsys.readouterr().out
