@@ -69,7 +69,7 @@ class Calibration:
     """The chosen threshold and what is known of it; plain numbers and strings, kept in a checkpoint's configuration.
 
     Args:
-        threshold, price: What ``Threshold`` takes; no price for controllers that are told none.
+        threshold, price: What ``Threshold`` takes; no price for controllers that are not conditioned on it.
         target: What was asked for: a share of ``layers_run`` or a ``max_drop`` of quality.
         limit: The value that was asked for.
         delta: 1 - delta is the confidence of every statement here.

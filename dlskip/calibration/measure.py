@@ -76,7 +76,7 @@ def measure(
         tokenizer: Its tokenizer, with EOS and padding tokens.
         prompts: n held-out prompts that neither training nor the choice of ``settings`` has seen.
         settings: In any order: thresholds in [0, 1], of which 1 skips nothing, or prices.
-        knob: What they are; prices are for controllers that are told one.
+        knob: What they are; prices are for controllers conditioned on it.
         references: The right output of each prompt.
         score: Quality of (output, reference), in [0, 1]; ``exact_match`` gives binary losses.
         max_new_tokens: Longest output.

@@ -72,7 +72,7 @@ class Batch:
     targets: Tensor  # (N,) long
     place: Tensor  # (N,) long, 0 = first token of its target
     owner: Tensor  # (B, T) long, which of the N decides for a token
-    weight: Tensor  # (N,) float32, 1 / (B * tokens of its target): sums to 1, every example counting alike
+    weight: Tensor  # (N,) float32, 1 / (B * tokens of its target): sums to 1; every example counts the same
     tasks: tuple[str, ...]
 
     @property

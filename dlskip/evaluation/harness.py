@@ -24,7 +24,7 @@ from dlskip.inference.scoring import target_logits
 from dlskip.skip import Threshold, skipper_of
 from dlskip.skip.policy import BatchPolicy
 
-# What HFLM heeds of a model that it did not load itself; it would ignore everything else without a word.
+# Options that HFLM honours for a model that it did not load itself; it silently ignores the rest.
 OPTIONS = frozenset({
     "tokenizer", "batch_size", "max_batch_size", "max_length", "truncation", "add_bos_token", "prefix_token_id",
     "think_end_token", "enable_thinking", "chat_template_args",

@@ -1,4 +1,4 @@
-"""A leaner forward for inference: the same weights and results as Transformers' own, with less work around them."""
+"""The fast path for inference: weights and results of Transformers' own forward, with less work around them."""
 
 from dlskip.fast.stack import use_fast_path
 

@@ -38,7 +38,7 @@ class Shape:
         dim, inner, bottleneck: D, the feed-forward width, r of the adapters.
         heads, kv_heads, head_dim: Of the attention.
         eps: Of the norms.
-        read: Rows of a controller head (2 if it is told the price).
+        read: Rows of a controller head (2 if it is conditioned on the price).
         dtype, adapter: Of the backbone and of the adapters, as ``str``; all arithmetic beside a layer is in float32.
     """
 

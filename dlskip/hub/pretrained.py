@@ -55,7 +55,7 @@ def from_pretrained(
             skips (``artifacts/ours/smollm2-0``), or the name of a model that comes with dlskip (``smollm2-135m``).
         threshold: A layer is skipped iff its controller's probability exceeds it; 1 skips none. None = the
             checkpoint's, else 0.5.
-        price: Of a layer (lambda), for controllers that are told one; a higher one skips more. None = the checkpoint's,
+        price: Of a layer (lambda), for controllers conditioned on it; a higher one skips more. None = the checkpoint's,
             else the middle of their range.
         budget: Share of layers to run: takes the threshold or price that ``dlskip calibrate`` measured for it.
         batch_policy: Who decides in a batch (see ``dlskip.skip.Threshold``). None = the checkpoint's, else

@@ -46,9 +46,9 @@ class ReleaseConfig(Section):
     bottleneck: int = Field(ge=1, description="r of the adapters")
     controller_reads: Literal["input", "output"]
     kv_fill: Literal["copy", "project"]
-    prices: tuple[PositiveFloat, PositiveFloat] | None = Field(None, description="range of what controllers are told")
+    prices: tuple[PositiveFloat, PositiveFloat] | None = Field(None, description="range of prices trained for")
     threshold: float = Field(0.5, ge=0, le=1)
-    price: PositiveFloat | None = Field(None, description="that they are told; null: the middle of the range")
+    price: PositiveFloat | None = Field(None, description="of a layer; null: the middle of the range")
     batch_policy: BatchPolicy = "per_sample"
     calibration: dict[str, Any] = Field({}, description="how the threshold that it names was chosen")
 

@@ -140,7 +140,7 @@ def weights_sha256(directory: Path) -> str:
 
 
 def load_skip(skipper: Skipper, directory: Path) -> None:
-    """Loads adapters and heads; a head that was told no price may become one that is, and heeds it no more than before.
+    """Loads adapters and heads; a head without a price input is widened with zeros, so that its output is unchanged.
 
     Raises:
         DlskipError: They are missing or belong to a model of another shape.

@@ -1,4 +1,4 @@
-"""LoRA linears that compute in the backbone's dtype: PEFT's modules and files, with a leaner forward and backward.
+"""LoRA linears that compute in the backbone's dtype: PEFT's modules and files, with less work in forward and backward.
 
 PEFT keeps LoRA's weights in float32 and casts each input up to them, which on a CPU costs about a fifth of a training
 step. Here the two small weights are cast down instead, once per call, and every product runs in the

@@ -36,12 +36,12 @@ class Adapter(nn.Module):
 class Head(nn.Module):
     """One-layer head on the adapter: ``logit = W3 GELU(A_l(h_l)[last]) + b3`` (eq 10), float32.
 
-    ``sigmoid(logit)`` is the probability that the *next* layer is skipped. A head that is told the price of a layer
+    ``sigmoid(logit)`` is the probability that the *next* layer is skipped. A head conditioned on the price of a layer
     has a second row: ``logit + x (W4 GELU(A_l(h_l)[last]) + b4)``, x being the scaled price (``Skipper.scaled``).
 
     Args:
         dim: D, the backbone's hidden size.
-        priced: Whether it is told a price.
+        priced: Whether it is conditioned on the price.
     """
 
     def __init__(self, dim: int, priced: bool = False) -> None:
@@ -60,7 +60,7 @@ class Head(nn.Module):
 
         Args:
             adapted: (N, D).
-            price: The scaled price, one or (N,); a head that is told none ignores it.
+            price: The scaled price, one or (N,); a head that is not conditioned on it ignores it.
         """
         read: Tensor = self.out(F.gelu(adapted.to(torch.float32)))
         return read.squeeze(-1) if read.shape[-1] == 1 else read[..., 0] + price * read[..., 1]

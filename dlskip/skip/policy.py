@@ -24,7 +24,7 @@ class Policy:
     uses_heads = False  # whether the controllers' logits are needed
     uses_similarity = False  # whether a decision needs the output of the layer before it
     frees_last = False  # whether the last layer may be skipped too
-    price: Tensor | float | None = None  # lambda, one or (N,), that controllers trained over a range are told
+    price: Tensor | float | None = None  # lambda, one or (N,), for controllers conditioned on it
 
     def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
         """Called once per pass: N deciding tokens, L layers, T tokens per row."""
@@ -110,7 +110,7 @@ class Threshold(Policy):
         threshold: In [0, 1].
         batch: ``per_sample``; ``majority`` (skip when more than half of the rows exceed the threshold), ``any`` (skip
             when at least one does), ``all`` (skip when all do).
-        price: Lambda, one or (N,), for controllers that are told it; None = the middle of their range.
+        price: Lambda, one or (N,), for controllers conditioned on it; None = the middle of their range.
     """
 
     uses_heads = True

@@ -52,7 +52,7 @@ class Pretrain(Step):
 
     def _masks(self, batch: Batch, p: Tensor) -> tuple[Tensor, Deciders | None]:
         """Fresh masks for rows that skip with ``p`` (B, 1): (B, L) of samples, or (N, L) and the tokens they are of."""
-        if self.config.mask_unit == "sample":  # all tokens of a sample skip alike: whole rows leave the batch
+        if self.config.mask_unit == "sample":  # one mask for all tokens of a sample: whole rows leave the batch
             return random_masks(len(p), self.skipper.num_layers, p), None
         return random_masks(len(batch.rows), self.skipper.num_layers, p[batch.rows.cpu()]), batch.deciders
 

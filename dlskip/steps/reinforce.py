@@ -49,7 +49,7 @@ def policy_logits(skipper: Skipper, states: list[Tensor], price: Tensor | float 
 
 
 def drawn_prices(skipper: Skipper, batch: Batch, copies: int) -> Tensor | None:
-    """A price for each decision (N,) of a batch repeated ``copies`` times; None if the controllers are told none.
+    """A price for each decision (N,) of a batch repeated ``copies`` times; None if no controller uses it.
 
     Log-uniform over the range. Copies of a row share theirs, since their rewards are compared.
     """
