@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dlskip.fast.block import FastBlock, Span
 from dlskip.fast.slots import Slots
 from dlskip.skip import Policy, Sampled, Skipper
+from dlskip.skip.attention import safe_attention
 from dlskip.skip.passes import Pass
 from dlskip.skip.selection import Selection
 from dlskip.skip.step import step
@@ -29,8 +29,6 @@ Work = Callable[[], None]
 DEVICES = ("cuda",)
 LEAST = 256  # tokens that there is room for at first
 MOST = 32  # rows: each layer may be recorded once for each number of them that runs it
-# cuDNN's attention plans each shape by itself, and plans cannot be made while work is recorded.
-_ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class Recorder:
@@ -175,7 +173,8 @@ class Steps:
         key = (what, index, rows, listens)
         if key not in self._recorded:
             work = self._work(*key)
-            with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(_ATTENTION):
+            # Without cuDNN's attention, which plans each shape: no plan can be made while work is recorded.
+            with torch.inference_mode(False), torch.no_grad(), safe_attention("cuda"):
                 if (what, rows, listens) not in self._done:
                     self._done.add((what, rows, listens))
                     self._record.first(work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from dlskip.errors import DlskipError
 from dlskip.skip.adapter import Adapter, Head
+from dlskip.skip.attention import safe_attention
 from dlskip.skip.cache import SkipCache
 from dlskip.skip.layer import SkipLayer
 from dlskip.skip.passes import Counter, Deciders, Pass, State
@@ -61,6 +62,7 @@ class Skipper(nn.Module):
             SkipLayer(block, i, dim, bottleneck, head=i < count - 2, priced=prices is not None, state=self.state)
             for i, block in enumerate(blocks)
         )
+        self._kernels = ExitStack()  # of the pass that is running
         self._hooks = (
             stack.register_forward_pre_hook(self._begin, with_kwargs=True),
             stack.register_forward_hook(self._end, always_call=True),
@@ -216,10 +218,12 @@ class Skipper(nn.Module):
             self.policy, tuple(inputs.shape[:2]), self.num_layers, inputs.device, kwargs.get("attention_mask"),
             self.deciders, cache, self.scaled(self.policy.price),
         )  # fmt: skip
+        self._kernels.enter_context(safe_attention(inputs.device))
         return (), kwargs
 
     def _end(self, stack: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.last, self.state.current = self.state.current or self.last, None
+        self._kernels.close()
 
     def _adopt(self, cache: Any) -> SkipCache:
         """Replaces the empty cache that ``generate()`` makes by one that knows the fill rule."""

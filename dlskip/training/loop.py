@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from dlskip.config import Train
 from dlskip.data.batches import Batch, Batches, Encoded
 from dlskip.errors import DlskipError
+from dlskip.skip.attention import safe_attention
 from dlskip.training import checkpoint
 
 Metrics = dict[str, Tensor | float]
@@ -146,15 +147,15 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
             torch.manual_seed(step_seed(run.seed, step, accelerator.process_index))
             batch = batches.at(step).to(accelerator.device)
             module.train()
-            with _attention(accelerator.device):
+            with _attention(accelerator.device):  # backward too: gradient checkpointing computes layers again there
                 loss, metrics = module(batch, step, step / total)
-            if not torch.isfinite(loss):
-                raise DlskipError(
-                    f"loss is {loss.item()} at step {step}",
-                    where=run.stage,
-                    mend="lower the learning rate in params.yaml",
-                )
-            accelerator.backward(loss)
+                if not torch.isfinite(loss):
+                    raise DlskipError(
+                        f"loss is {loss.item()} at step {step}",
+                        where=run.stage,
+                        mend="lower the learning rate in params.yaml",
+                    )
+                accelerator.backward(loss)
             norm = nn.utils.clip_grad_norm_(parameters, config.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -209,8 +210,11 @@ def _show(live: Live | None, step: int, values: dict[str, float]) -> None:
 
 
 def _attention(device: torch.device) -> AbstractContextManager[Any]:
-    """On a CPU the fused kernel's backward takes 2 to 4 times as long as plain matrix products, at 20 to 60 tokens."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    """The kernels that training uses.
+
+    On a CPU the fused kernel's backward takes 2 to 4 times as long as plain matrix products, at 20 to 60 tokens.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else safe_attention(device)
 
 
 class _live:  # noqa: N801 - a context manager used like a function
