@@ -56,22 +56,14 @@ lint: $(STAMP) ## style and types alone
 recipe: $(STAMP) ## apply a recipe onto params.yaml, e.g. make recipe R=glue; R=embedded is the default
 	@dlskip pipeline recipe $(R) $(SET) $(if $(FORCE),--force)
 
-report: $(STAMP) ## redraw tables, figures and page from the evaluations
-	@dlskip pipeline check
-	@dvc repro figures
-	@dlskip pipeline show
-
-redraw: $(STAMP) ## the same from what is on disk, whatever DVC knows of it (after `python -m dlskip.workflow.cells gather`)
-	@python -m stages.figures
-	@dlskip pipeline show
+report: $(STAMP) ## redraw tables, figures and page from committed results, without training; R=full: another recipe's
+	@dlskip pipeline report $(R)
 
 readme: $(STAMP) ## put the headline table into README.md
 	@dlskip pipeline show --readme
 
-reference: $(STAMP) ## keep this run's report as reports/reference/<recipe>
-	@name=$$(python -c 'from dlskip import config; print(config.load_params().recipe)') && d=reports/reference/$$name && \
-	  rm -rf $$d && mkdir -p $$d && cp -r params.yaml reports/*.csv reports/metrics.json reports/index.html \
-	  reports/tables reports/figures $$d && gzip -9n $$d/layers.csv && echo "kept in $$d"
+reference: $(STAMP) ## keep this run's results and report as reports/reference/<recipe>
+	@dlskip pipeline keep
 
 pretrained: $(STAMP) ## make dlskip/pretrained/ anew from this run's weights
 	@dlskip release artifacts/ours/smollm2-0 dlskip/pretrained/smollm2-135m --dtype bfloat16 --threshold $(THRESHOLD) \
@@ -85,4 +77,4 @@ docs: $(STAMP) ## the documentation as a site, in site/
 clean: ## remove resumable checkpoints and caches (results stay)
 	@rm -rf .resume .jobs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help env try check test lint repro smoke recipe report redraw readme reference pretrained docs clean
+.PHONY: help env try check test lint repro smoke recipe report readme reference pretrained docs clean

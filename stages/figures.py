@@ -1,13 +1,13 @@
 """Stage figures: tables, figures, the headline and the report's page."""
 
-from pathlib import Path
-
-from dlskip import config, report
+from dlskip import config
+from dlskip.workflow.redraw import draw
+from dlskip.workflow.results import ARCHIVE, REPORTS
 from dlskip.workflow.script import stage
 
 
 def main() -> None:
-    report.build(config.load_params(), Path())
+    draw(config.load_params(), REPORTS / ARCHIVE, REPORTS)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ def add(parser: ArgumentParser) -> None:
 
     chosen.add_parser("check", help="check params.yaml")
 
+    report = chosen.add_parser("report", help="redraw a report from its committed results, without training")
+    report.add_argument("name", nargs="?", help="of reports/reference; without it, that of params.yaml")
+
+    chosen.add_parser("keep", help="keep the results of params.yaml as reports/reference/<recipe>")
+
     show = chosen.add_parser("show", help="print the headline table, and where the report is")
     show.add_argument("--readme", action="store_true", help="also put the table into README.md")
 
@@ -56,6 +61,19 @@ def _check(_: Namespace) -> None:
     from dlskip.workflow.check import check
 
     check()
+
+
+def _report(options: Namespace) -> None:
+    from dlskip.workflow.redraw import redraw
+    from dlskip.workflow.show import show
+
+    show(redraw(options.name))
+
+
+def _keep(_: Namespace) -> None:
+    from dlskip.workflow.redraw import keep
+
+    print(f"kept in {keep()}")
 
 
 def _show(options: Namespace) -> None:

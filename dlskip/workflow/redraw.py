@@ -1,0 +1,79 @@
+"""Draws a report from the archive of its results, without training.
+
+``reports/reference/<recipe>/`` keeps the archives of other grids, each with its parameters.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dlskip import config, report
+from dlskip.config import Params
+from dlskip.errors import DlskipError
+from dlskip.workflow.results import ARCHIVE, FOLDERS, REPORTS
+
+REFERENCE = REPORTS / "reference"
+
+
+def draw(params: Params, archive: Path, reports: Path) -> None:
+    """Draws the whole report from an archive.
+
+    Args:
+        params: Those that the runs were made with.
+        archive: What ``pack`` wrote.
+        reports: Where tables, figures and the page are written.
+
+    Raises:
+        DlskipError: The archive is missing or broken, or a file in it is malformed.
+    """
+    with TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(root, filter="data")  # refuses what would land outside
+        except (OSError, tarfile.TarError, EOFError) as error:
+            raise DlskipError(f"cannot be read: {error}", where=str(archive), mend="git checkout it") from error
+        report.build(params, root)
+        for part in ("tables", "figures"):
+            shutil.rmtree(reports / part, ignore_errors=True)
+        shutil.copytree(root / "reports", reports, dirs_exist_ok=True)
+
+
+def redraw(name: str | None) -> Path:
+    """Redraws a report from its archive, and packs that of params.yaml first if there are evaluations.
+
+    Args:
+        name: A folder of ``reports/reference``; None = the report of params.yaml, through DVC.
+
+    Returns:
+        Where the report lies.
+
+    Raises:
+        DlskipError: There is no such report, or DVC stopped.
+    """
+    if name is None:
+        for stage in ("results", "figures") if Path(FOLDERS[0]).is_dir() else ("figures",):
+            if subprocess.run([sys.executable, "-m", "dvc", "repro", "--single-item", stage], check=False).returncode:
+                raise DlskipError(f"stage {stage} failed", mend="see above")
+        return REPORTS
+    where = REFERENCE / name
+    if not (where / ARCHIVE).is_file():
+        known = ", ".join(sorted(path.parent.name for path in REFERENCE.glob(f"*/{ARCHIVE}")))
+        raise DlskipError(f"no report {name!r}", where=str(REFERENCE), mend=f"one of {known}")
+    draw(config.load_params(where / "params.yaml"), where / ARCHIVE, where)
+    return where
+
+
+def keep() -> Path:
+    """Keeps the runs of params.yaml as ``reports/reference/<recipe>``, and draws their report there."""
+    name = config.load_params().recipe
+    where = REFERENCE / name
+    where.mkdir(parents=True, exist_ok=True)
+    for path in (config.PARAMS, REPORTS / ARCHIVE):
+        shutil.copy(path, where / path.name)
+    return redraw(name)
