@@ -1,7 +1,8 @@
 """Which attention kernels may see rows that attend to nothing.
 
-A batch that is padded on the left has such rows: its padding. cuDNN's kernel, torch's default on recent GPUs, gives NaN
-for them, forward or backward, and a NaN spreads to the whole batch. The other kernels give finite numbers.
+A batch that is padded on the left has such rows: its padding. Nothing defines what attention gives there. cuDNN's
+kernel, torch's default on recent GPUs, was seen to give gradients that are not finite (H100, torch 2.11, fine-tuning in
+bfloat16), and a NaN spreads to all weights. The other kernels give finite numbers.
 """
 
 from __future__ import annotations
