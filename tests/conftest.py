@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 import dlskip
-from dlskip.config import RL, Tune
+from dlskip.config import RL
 from dlskip.data.batches import Batch, Encoded, collate
 from dlskip.models import tuning
 from dlskip.models.tiny import VOCAB, tiny
 from dlskip.skip import Skipper, attach
 from dlskip.skip.stack import find_layers, find_stack, output_logits
 from tests.helpers.published import Made, publish
+from tests.helpers.sections import tune
 
 Make = Callable[..., tuple[Any, Skipper]]
 
@@ -52,7 +53,7 @@ def skipping() -> Make:
     ) -> tuple[Any, Skipper]:
         model: Any = tiny(family, layers=layers, seed=seed)
         if lora:
-            model = tuning.make_trainable(model, Tune(r=4))
+            model = tuning.make_trainable(model, tune(r=4))
             _randomise(tuning.backbone_parameters(model), 0.1, seed + 1)
         skipper = attach(model, bottleneck=8, **options)
         _randomise(skipper.adapters(), 0.2, seed + 2)

@@ -23,7 +23,9 @@ from dlskip.config.training import (
     Static,
     Variant,
 )
+from dlskip.data import tasks
 from dlskip.errors import DlskipError, needs, offences
+from dlskip.methods import names
 
 __all__ = [
     "RL", "Ablations", "AdapterInit", "Backbone", "Baselines", "Evaluate", "Figures", "Finetune", "Grid", "Mixer",
@@ -38,7 +40,7 @@ class Params(Section):
     """All of params.yaml."""
 
     recipe: str
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"]
     grid: Grid
     backbones: dict[Name, Backbone]
     model: Model
@@ -66,14 +68,33 @@ class Params(Section):
     @model_validator(mode="after")
     def _methods_come_from_somewhere(self) -> Params:
         grid = self.grid
+        if unknown := [name for name in grid.baselines if name not in names.baselines()]:
+            raise ValueError(f"grid.baselines names {unknown[0]!r}, which is none of {', '.join(names.baselines())}")
+        if lost := [name for name in self.baselines.model_extra or {} if name not in names.baselines()]:
+            raise ValueError(f"baselines has a section {lost[0]!r}, which is none of {', '.join(names.baselines())}")
         made = ["vanilla", "pretrain_static", "ours", *grid.baselines, *grid.ablations]
-        for key, names in (("methods", grid.methods), ("timed", grid.timed)):
-            if lost := [name for name in names if name not in made]:
+        for key, listed in (("methods", grid.methods), ("timed", grid.timed)):
+            if lost := [name for name in listed if name not in made]:
                 raise ValueError(f"grid.{key} names {lost}: list each in grid.baselines or grid.ablations too")
         if grid.trained != (needed := [name for name in grid.baselines if self.baselines.trains(name)]):
             raise ValueError(f"grid.trained must be {needed}: the baselines with a `train` section, in their order")
         if unknown := [name for name in grid.ablations if name not in self.ablations.variants]:
             raise ValueError(f"grid.ablations names {unknown}, which `ablations.variants` does not define")
+        for key, listed in (("timed", grid.timed), ("baselines", grid.baselines), ("ablations", grid.ablations)):
+            if lost := [name for name in listed if name not in grid.methods]:
+                raise ValueError(f"grid.{key} names {lost}, which grid.methods does not")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_have_names_of_their_own(self) -> Params:
+        variants = self.ablations.variants
+        if taken := [name for name in variants if name in names.RESERVED or name in names.TITLES]:
+            raise ValueError(f"ablations.variants names {taken[0]!r}, which is taken: choose another name")
+        for name, variant in variants.items():
+            if variant.against == name or variant.against not in ("ours", *variants):
+                raise ValueError(
+                    f"ablations.variants.{name}.against is {variant.against!r}: give ours or another variant"
+                )
         return self
 
     @model_validator(mode="after")
@@ -140,10 +161,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def validate(data: dict[str, Any], where: str = "params.yaml") -> Params:
     """Checks a mapping against the schema; a ``DlskipError`` names every offending key and what is wrong with it."""
     try:
-        return Params.model_validate(data)
+        params = Params.model_validate(data)
     except ValidationError as error:
         mend = "dlskip/config lists every key with its type and range"
         raise DlskipError(offences(error, _known()), where=where, mend=mend) from error
+    tasks.define({name: task.definition(name) for name, task in params.prepare.tasks.items()})
+    return params
 
 
 def load_params(path: Path = PARAMS, *, backbone: str | None = None) -> Params:

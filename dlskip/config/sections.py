@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    StringConstraints,
+    model_validator,
+)
+
+from dlskip.data.tasks import BUILT_IN, Task
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # part of paths and of DVC's keys
+Item = TypeVar("Item")
+
+
+def _each_once(items: list[Item]) -> list[Item]:
+    if twice := [item for i, item in enumerate(items) if item in items[:i]]:
+        raise ValueError(f"names {twice[0]!r} twice")
+    return items
+
+
+Once = Annotated[list[Item], AfterValidator(_each_once)]  # a list without repetitions
+Threshold = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -16,15 +39,15 @@ class Section(BaseModel):
 
 
 class Grid(Section):
-    """The cells that are run: every method on every backbone with every seed."""
+    """What is run: every method on every backbone with every seed."""
 
-    backbones: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
-    methods: list[Name] = Field(min_length=1, description="what is evaluated: rows of the tables, in their order")
-    baselines: list[Name] = Field([], description="those of them that stage `baselines` makes")
-    trained: list[Name] = Field([], description="those of the baselines that train a model for each share")
-    ablations: list[Name] = Field([], description="those of them that stage `ablations` trains")
-    timed: list[Name] = Field([], description="those of them whose speed is measured")
+    backbones: Once[str] = Field(min_length=1)
+    seeds: Once[NonNegativeInt] = Field(min_length=1)
+    methods: Once[Name] = Field(min_length=1, description="what is evaluated: rows of the tables, in their order")
+    baselines: Once[Name] = Field(description="those of them that stage `baselines` makes")
+    trained: Once[Name] = Field(description="those of the baselines that train a model for each share")
+    ablations: Once[Name] = Field(description="those of them that stage `ablations` trains")
+    timed: Once[Name] = Field(description="those of them whose speed is measured")
 
 
 class Backbone(Section):
@@ -39,22 +62,22 @@ class Backbone(Section):
 class Tune(Section):
     """How the backbone's weights are trained (docs/method.md §3): LoRA, 4-bit NF4 + LoRA, or all of them."""
 
-    mode: Literal["lora", "qlora", "full"] = "lora"
-    r: int = Field(16, ge=1, description="LoRA rank; the paper's 16")
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    targets: Literal["attention", "all-linear"] = "all-linear"
+    mode: Literal["lora", "qlora", "full"]
+    r: int = Field(ge=1, description="LoRA rank; the paper's 16")
+    alpha: float = Field(gt=0)
+    dropout: float = Field(ge=0.0, lt=1.0)
+    targets: Literal["attention", "all-linear"]
 
 
 class Model(Section):
     """Adapters and controllers around every layer (docs/method.md §1-2)."""
 
     tune: Tune
-    bottleneck: int = Field(64, ge=1, description="r of the adapter's D->r->D MLP (eq 5)")
-    controller_reads: Literal["input", "output"] = Field("input", description="eq 10: A_l of the layer's input/output")
-    kv_fill: Literal["copy", "project"] = Field("copy", description="keys of a skipped layer (docs/method.md §6)")
+    bottleneck: int = Field(ge=1, description="r of the adapter's D->r->D MLP (eq 5)")
+    controller_reads: Literal["input", "output"] = Field(description="eq 10: A_l of the layer's input/output")
+    kv_fill: Literal["copy", "project"] = Field(description="keys of a skipped layer (docs/method.md §6)")
     prices: tuple[PositiveFloat, PositiveFloat] | None = Field(
-        None, description="range of lambda that RL draws from and tells the controllers; null: rl.price, untold"
+        description="range of prices that RL draws from, on which the controllers are conditioned; null: rl.price"
     )
 
     @model_validator(mode="after")
@@ -64,17 +87,64 @@ class Model(Section):
         return self
 
 
+class OwnTask(Section):
+    """A data set of your own: how a row is asked, and how its answer is judged.
+
+    Its rows lie in ``<prepare.path>/<name>/<split>.jsonl``: the fields and ``label`` (a number), or, for translation,
+    ``translation`` with a text per language.
+    """
+
+    title: str = Field("", description="for people; empty: its name")
+    kind: Literal["nlu", "mt"]
+    prompt: str = Field(description="template; {field} is replaced by the row's text", min_length=1)
+    fields: Once[Name] = Field([], description="nlu: the input columns")
+    labels: Once[str] = Field([], description="nlu: answer words, in the order of the label numbers")
+    metric: Once[Literal["accuracy", "f1", "mcc"]] = Field([], description="nlu: shown beside macro F1")
+    positive: int = Field(1, ge=0, description="nlu: the label number that f1 counts")
+    languages: tuple[Name, Name] | None = Field(None, description="mt: source and target, such as [de, en]")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> OwnTask:
+        if self.kind == "mt" and (self.languages is None or self.fields or self.labels or self.metric):
+            raise ValueError("a translation has `languages`, and neither fields nor labels nor metric")
+        if self.kind == "nlu" and (self.languages or not self.fields or len(self.labels) < 2):
+            raise ValueError("an nlu task has `fields` and two `labels` at least, and no languages")
+        if self.kind == "nlu" and self.positive >= len(self.labels):
+            raise ValueError(f"positive {self.positive} is none of {len(self.labels)} labels")
+        asked = self.languages[:1] if self.languages else tuple(self.fields)
+        try:
+            self.prompt.format(**dict.fromkeys(asked, ""))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"prompt has {{{str(error).strip(chr(39))}}}, which is none of {', '.join(asked)}"
+            ) from error
+        if self.prompt != self.prompt.rstrip():
+            raise ValueError("prompt must not end in a space: the answer begins with one")
+        return self
+
+    def definition(self, name: str) -> Task:
+        """The task as the rest of the code knows it."""
+        languages = self.languages or ("", "")
+        fields = (languages[0],) if self.kind == "mt" else tuple(self.fields)
+        prompts = {"paper": self.prompt, "short": self.prompt}
+        return Task(
+            name, self.title or name, self.kind, fields, prompts, tuple(self.labels),
+            tuple(self.metric), self.positive, languages,
+        )  # fmt: skip
+
+
 class Prepare(Section):
     """Which rows are used and how they are written as prompts."""
 
-    source: Literal["embedded", "jsonl", "hub"] = "embedded"
-    path: str | None = Field(None, description="directory of the jsonl source")
-    seed: int = 0
-    nlu: list[str]
-    mt: list[str]
-    prompts: Literal["paper", "short"] = "short"
+    source: Literal["embedded", "jsonl", "hub"]
+    path: str | None = Field(description="directory of the jsonl source")
+    seed: NonNegativeInt
+    nlu: Once[str]
+    mt: Once[str]
+    tasks: dict[Name, OwnTask] = Field({}, description="data sets of your own, by name; list them in `nlu` or `mt` too")
+    prompts: Literal["paper", "short"]
     train: int = Field(ge=1, description="training rows per task, at most")
-    train_mt: int | None = Field(None, ge=1, description="training rows per translation task; null: as `train`")
+    train_mt: int | None = Field(ge=1, description="training rows per translation task; null: as `train`")
     validation: int = Field(ge=1, description="validation rows per task, at most")
     test: int = Field(ge=1, description="test rows per NLU task, at most")
     test_mt: int = Field(ge=1, description="test rows per translation task, at most")
@@ -85,6 +155,29 @@ class Prepare(Section):
     def _jsonl_needs_path(self) -> Prepare:
         if self.source == "jsonl" and not self.path:
             raise ValueError("source 'jsonl' needs `path`, a directory with one folder per data set")
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_exist(self) -> Prepare:
+        own = {name: task.definition(name) for name, task in self.tasks.items()}
+        if taken := [name for name in own if name in BUILT_IN]:
+            raise ValueError(f"tasks defines {taken[0]!r}, which dlskip/data/tasks.py does: take another name")
+        if own and self.source != "jsonl":
+            raise ValueError(f"tasks defines {next(iter(own))!r}, whose rows must lie in `path`: set source to jsonl")
+        known = BUILT_IN | own
+        suite = self.source == "embedded"
+        for kind, names in (("nlu", self.nlu), ("mt", self.mt)):
+            for name in names:
+                if name not in known or known[name].kind != kind:
+                    here = [
+                        t.name for t in known.values() if t.kind == kind and t.embedded == (self.source == "embedded")
+                    ]
+                    raise ValueError(f"{kind} names {name!r}, which is none of {', '.join(here)}")
+                if known[name].embedded != suite:
+                    raise ValueError(
+                        f"source {self.source!r} has no task {name!r}: the embedded tasks go with source embedded, all "
+                        "others with jsonl or hub"
+                    )
         return self
 
 
@@ -99,7 +192,7 @@ class Train(Section):
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps")
     decay: Literal["linear", "cosine", "constant"] = "linear"
     clip: float = Field(1.0, gt=0, description="gradient norm")
-    max_length: int = Field(1024, ge=8, description="tokens per example; longer prompts are cut from the left")
+    max_length: int = Field(ge=8, description="tokens per example; longer prompts are cut from the left")
     checkpoint_every: int = Field(25, ge=1, description="steps between resumable checkpoints")
     log_every: int = Field(5, ge=1)
 
@@ -113,38 +206,30 @@ class Train(Section):
 class Speed(Section):
     """How prefill (of understanding prompts) and decoding (of translations) are timed; a batch mixes the tasks."""
 
-    batches: list[Literal[1, 8, 16]] = Field(min_length=1, description="rows per batch")
-    rows: int = Field(8, ge=1, description="prompts timed, where each has a depth of its own; at least one batch")
-    tokens: int = Field(8, ge=1, description="tokens decoded after the prompt's own")
-    repeats: int = Field(3, ge=1, description="runs of each, alternating with full depth; the median counts")
+    batches: Once[Literal[1, 8, 16]] = Field(min_length=1, description="rows per batch")
+    rows: int = Field(ge=1, description="prompts timed, where each has a depth of its own; at least one batch")
+    tokens: int = Field(ge=1, description="tokens decoded after the prompt's own")
+    repeats: int = Field(ge=1, description="runs of each, alternating with full depth; the median counts")
 
 
 class Evaluate(Section):
     """What is measured, and over which settings."""
 
-    split: Literal["test", "validation"] = "test"
-    thresholds: list[float] = Field(min_length=1, description="settings of ours and of its ablations")
-    prices: list[PositiveFloat] = Field([], description="settings of variants with `model.prices`")
-    shares: list[float] = Field(min_length=1, description="settings of the baselines: share of all layers to skip")
-    batches: list[Literal[1, 8, 16, "per_sample"]] = Field(min_length=1, description="majority over 8 or 16")
-    per_sample_batch: int = Field(8, ge=1, description="rows per batch for vanilla, random and per_sample")
-    random_control: bool = True
-    max_new_tokens: int = Field(48, ge=1, description="longest translation")
-    traces: int = Field(2, ge=0, description="sentences per translation task whose per-token depth is kept")
-
-    @model_validator(mode="after")
-    def _thresholds_are_probabilities(self) -> Evaluate:
-        if bad := [t for t in self.thresholds if not 0 <= t <= 1]:
-            raise ValueError(f"thresholds must lie in [0, 1], got {bad}")
-        if bad := [s for s in self.shares if not 0 < s < 1]:
-            raise ValueError(f"shares must lie between 0 and 1, got {bad}")
-        return self
+    split: Literal["test", "validation"]
+    thresholds: Once[Threshold] = Field(min_length=1, description="settings of ours and of its ablations")
+    prices: Once[PositiveFloat] = Field(description="settings of variants with `model.prices`")
+    shares: Once[Share] = Field(min_length=1, description="settings of the baselines: share of all layers to skip")
+    batches: Once[Literal[1, 8, 16, "per_sample"]] = Field(min_length=1, description="majority over 8 or 16")
+    per_sample_batch: int = Field(ge=1, description="rows per batch for vanilla, random and per_sample")
+    random_control: bool
+    max_new_tokens: int = Field(ge=1, description="longest translation")
+    traces: int = Field(ge=0, description="sentences per translation task whose per-token depth is kept")
 
 
 class Figures(Section):
     """How the report is drawn."""
 
-    dpi: int = Field(160, ge=50)
+    dpi: int = Field(ge=50)
     headline_threshold: float | None = Field(
-        None, description="one of evaluate.thresholds; null: the best setting that skips >= 25 %"
+        description="one of evaluate.thresholds; null: the best setting that skips >= 25 %"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from dlskip.config.sections import Name, Section, Train
 
@@ -27,42 +27,42 @@ class SkipPretrain(Section):
     """Three forwards of each sample: unskipped teacher and two random students (eqs 7-9)."""
 
     train: Train
-    init: Literal["finetune", "base"] = Field("finetune", description="backbone weights to start from")
-    teacher: Literal["self", "frozen"] = Field("frozen", description="P0: the model itself, or the fine-tuned one")
-    p: float = Field(0.4, ge=0, lt=1, description="skip probability, or its upper end when `p_draw` is uniform")
-    p_draw: Literal["fixed", "uniform"] = "uniform"
-    p_warmup: float = Field(0.2, ge=0, le=1, description="share of the steps over which p grows from 0")
-    mask_unit: Literal["sample", "token"] = Field("sample", description="one mask per sample, or per deciding token")
-    alpha: float = Field(1.0, ge=0, description="weight of L_distill + L_reg (eq 9)")
-    ce_unskipped: float = Field(0.0, ge=0, description="weight of cross entropy on the unskipped path; 0 in the paper")
+    init: Literal["finetune", "base"] = Field(description="backbone weights to start from")
+    teacher: Literal["self", "frozen"] = Field(description="P0: the model itself, or the fine-tuned one")
+    p: float = Field(ge=0, lt=1, description="skip probability, or its upper end when `p_draw` is uniform")
+    p_draw: Literal["fixed", "uniform"]
+    p_warmup: float = Field(ge=0, le=1, description="share of the steps over which p grows from 0")
+    mask_unit: Literal["sample", "token"] = Field(description="one mask per sample, or per deciding token")
+    alpha: float = Field(ge=0, description="weight of L_distill + L_reg (eq 9)")
+    ce_unskipped: float = Field(ge=0, description="weight of cross entropy on the unskipped path; 0 in the paper")
 
 
 class Sampling(Section):
     """The sampling strategy: layers after M similar ones are skipped more often (docs/method.md §4)."""
 
-    enabled: bool = True
-    tau: float = Field(0.95, ge=-1, le=1, description="a layer is s-p if cos(h_{l+1}, h_l) > tau")
-    t: float = Field(0.2, ge=0, le=1, description="added to the skip probability")
-    m_start: int = Field(3, ge=0, description="M, annealed to 0 = off")
-    count_skipped: bool = False
+    enabled: bool
+    tau: float = Field(ge=-1, le=1, description="a layer is s-p if cos(h_{l+1}, h_l) > tau")
+    t: float = Field(ge=0, le=1, description="added to the skip probability")
+    m_start: int = Field(ge=0, description="M, annealed to 0 = off")
+    count_skipped: bool
 
 
 class RL(Section):
     """REINFORCE on the controllers (eqs 11-13)."""
 
     train: Train
-    rollouts: int = Field(4, ge=1, description="K sampled trajectories per example")
-    cost: Literal["layers_run", "signed"] = Field("layers_run", description="l_n / L, or the formula's sum of +-1")
-    price: float = Field(0.3, ge=0, description="lambda")
-    baseline: Literal["none", "ema", "self_critical", "rloo"] = "rloo"
-    credit: Literal["token", "sample"] = Field("token", description="reward of a token's own target, or its sample's")
-    entropy: float = Field(0.003, ge=0, description="entropy bonus: keeps the threshold a dial")
+    rollouts: int = Field(ge=1, description="K sampled trajectories per example")
+    cost: Literal["layers_run", "signed"] = Field(description="l_n / L, or the formula's sum of +-1")
+    price: float = Field(ge=0, description="lambda")
+    baseline: Literal["none", "ema", "self_critical", "rloo"]
+    credit: Literal["token", "sample"] = Field(description="reward of a token's own target, or its sample's")
+    entropy: float = Field(ge=0, description="entropy bonus: keeps the threshold a dial")
     head_lr: float = Field(gt=0, description="learning rate of the heads; `train.lr` is the adapters'")
-    init_skip: float = Field(0.4, gt=0, lt=1, description="skip probability that fresh heads start from")
+    init_skip: float = Field(gt=0, lt=1, description="skip probability that fresh heads start from")
     sampling: Sampling
-    alarm_gap: float = Field(0.25, gt=0, le=1, description="sampled against thresholded skip rate: alarm above")
-    eval_every: int = Field(10, ge=1, description="steps between held-out measurements of the two rates")
-    eval_examples: int = Field(16, ge=1)
+    alarm_gap: float = Field(gt=0, le=1, description="sampled against thresholded skip rate: alarm above")
+    eval_every: int = Field(ge=1, description="steps between held-out measurements of the two rates")
+    eval_examples: int = Field(ge=1)
 
     @model_validator(mode="after")
     def _rloo_needs_two(self) -> RL:
@@ -75,12 +75,12 @@ class Mixer(Section):
     """Joint fine-tuning under the policy's own masks: task loss and RL objective (docs/method.md §5)."""
 
     train: Train
-    schedule: Literal["linear", "mixer"] = "linear"
+    schedule: Literal["linear", "mixer"]
     w_start: float = Share
     w_end: float = Share
-    delta: int = Field(2, ge=1, description="`mixer`: tokens by which the REINFORCE suffix grows per stage")
-    stages: int = Field(4, ge=1, description="`mixer`: number of stages")
-    rollouts: int = Field(2, ge=1)
+    delta: int = Field(ge=1, description="`mixer`: tokens by which the REINFORCE suffix grows per stage")
+    stages: int = Field(ge=1, description="`mixer`: number of stages")
+    rollouts: int = Field(ge=1)
     head_lr: float = Field(gt=0)
 
 
@@ -88,21 +88,21 @@ class Static(Section):
     """A fixed block of layers dropped, and the rest fine-tuned: one model per share (docs/method.md §9)."""
 
     train: Train
-    block: Literal["top", "middle"] = Field("top", description="the layers just below the last, or centred")
+    block: Literal["top", "middle"] = Field(description="the layers just below the last, or centred")
 
 
 class SkipDecode(Section):
     """The same layers for every sample, more of them the further decoding is (docs/method.md §9)."""
 
     horizon: float = Field(
-        0.9, gt=0, le=1, description="quantile of a task's target lengths at which the maximum share is reached"
+        gt=0, le=1, description="quantile of a task's target lengths at which the maximum share is reached"
     )
 
 
 class ShortGPT(Section):
     """Layers of least influence dropped, without training."""
 
-    examples: int = Field(64, ge=1, description="validation rows that the influence is measured on")
+    examples: int = Field(ge=1, description="validation rows that the influence is measured on")
 
 
 class NothingToSet(Section):
@@ -111,6 +111,9 @@ class NothingToSet(Section):
 
 class Baselines(Section):
     """What the methods that ours is compared with are trained or calibrated with: one section per method."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, NothingToSet]  # of methods without hyperparameters, by name
 
     static: Static
     skip_decode: SkipDecode

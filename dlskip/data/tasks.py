@@ -146,7 +146,14 @@ _TASKS = [
     _translation("iwslt-de-en", "IWSLT de-en", "de", "en"),
 ]  # fmt: skip
 
-TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+BUILT_IN: dict[str, Task] = {task.name: task for task in _TASKS}
+TASKS: dict[str, Task] = dict(BUILT_IN)  # and, once params.yaml is read, those of prepare.tasks
+
+
+def define(own: Mapping[str, Task]) -> None:
+    """Adds the tasks that params.yaml defines, in place of those that were defined before."""
+    TASKS.clear()
+    TASKS.update(BUILT_IN | dict(own))
 
 
 def instruction_prompt(instruction: str, context: str) -> str:

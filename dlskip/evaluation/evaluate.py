@@ -19,11 +19,10 @@ from dlskip.data.tasks import TASKS
 from dlskip.evaluation.deployed import Deployed, deploy
 from dlskip.evaluation.records import Case, Outcome, Records, Split
 from dlskip.inference.decode import Decoded, decode
-from dlskip.methods import registry
+from dlskip.methods import random, registry
 from dlskip.methods.base import Method
 from dlskip.methods.settings import PER_SAMPLE, BatchRule, PlannedSetting, batch_rules
 from dlskip.models import artifact
-from dlskip.skip import RandomSkip
 
 ROOT = Path("evaluations")
 
@@ -94,8 +93,8 @@ class Evaluator:
     def _chance(self, case: Case, outcome: Outcome) -> Case:
         """Random masks at the learned policy's measured rates, same weights, same batches."""
         skips = outcome.skips()
-        policy = RandomSkip(skips["skip_prefill"], skips["skip_decode"], seed=self.seed)
-        return replace(case, method="random", policy=policy)
+        policy = random.METHOD.matching(skips["skip_prefill"], skips["skip_decode"], self.seed)
+        return replace(case, method=random.METHOD.name, policy=policy)
 
     def _decode(self, deployed: Deployed, task: str, encoded: list[Encoded], case: Case) -> Outcome:
         definition, tokenizer = TASKS[task], deployed.tokenizer

@@ -18,18 +18,18 @@ from dlskip.methods.base import Method
 from dlskip.models import artifact
 
 
-def is_baseline(name: str) -> bool:
+def has_file(name: str) -> bool:
     """Whether a method has a file of its own; an ablation has none."""
     return importlib.util.find_spec(f"dlskip.methods.{name}") is not None
 
 
-def baseline(name: str) -> Method:
+def of_file(name: str) -> Method:
     """A method that ours is compared with.
 
     Raises:
         DlskipError: There is none of that name.
     """
-    found = importlib.import_module(f"dlskip.methods.{name}") if is_baseline(name) else None
+    found = importlib.import_module(f"dlskip.methods.{name}") if has_file(name) else None
     if not isinstance(made := getattr(found, "METHOD", None), Method):
         raise DlskipError(
             f"no method {name!r}", where="params.yaml: grid", mend="dlskip/methods/names.py lists those there are"
@@ -40,7 +40,7 @@ def baseline(name: str) -> Method:
 def make(params: Params, name: str, backbone: str, seed: int) -> None:
     """Writes a baseline's plan, and where it comes from (stage ``baselines``)."""
     started, section = time.time(), getattr(params.baselines, name)
-    base.make(baseline(name), params, backbone, seed)
+    base.make(of_file(name), params, backbone, seed)
     provenance.write(
         artifact.directory(name, backbone, seed), stage="baselines", config={name: section}, seed=seed,
         data_sha256=data_sha256(DATA), device=artifact.device_of(params), started=started,
@@ -49,4 +49,4 @@ def make(params: Params, name: str, backbone: str, seed: int) -> None:
 
 def train(params: Params, name: str, share: float, backbone: str, seed: int) -> None:
     """Trains a baseline's model of one share (stage ``train_baselines``)."""
-    baseline(name).train(params, backbone, seed, share)
+    of_file(name).train(params, backbone, seed, share)

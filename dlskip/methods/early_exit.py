@@ -8,6 +8,8 @@ from dlskip.methods.settings import BatchRule, PlannedSetting
 from dlskip.models import artifact
 from dlskip.skip import Policy
 
+TITLE = "Early exit"
+
 
 class EarlyExit(Method):
     """Training-free: the fine-tuned model, its upper layers left out, the last one too."""

@@ -1,4 +1,4 @@
-"""Our method, its ablations, and the fine-tuned model that never skips."""
+"""Methods whose trained controllers decide: ours and its ablations."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ from dlskip.methods.settings import FULL, BatchRule, PlannedSetting, decides_alo
 from dlskip.models import artifact
 from dlskip.skip import FullDepth, Policy, Threshold
 from dlskip.skip.policy import BatchPolicy
-
-
-class Vanilla(Method):
-    """Fine-tuned, every layer runs."""
-
-    name = "vanilla"
-
-    def settings(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
-        return [PlannedSetting(setting=FULL, weights=str(artifact.directory(self.name, backbone, seed)))]
 
 
 class Learned(Method):

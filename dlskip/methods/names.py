@@ -1,23 +1,34 @@
-"""The methods' names, for people and for params.yaml. Imports nothing heavy: the report needs no model."""
+"""The methods' names, for people and for params.yaml. Imports nothing heavy: the report needs no model.
+
+A method is a file ``dlskip/methods/<name>.py`` with ``METHOD`` and, as a constant, its ``TITLE``. Titles are read
+without importing the file.
+"""
 
 from __future__ import annotations
 
-from dlskip.config import Params
-from dlskip.errors import DlskipError
+import ast
+from pathlib import Path
 
-TITLES = {
-    "vanilla": "Vanilla",
-    "skip_decode": "Skip-decode",
-    "static": "Static (Yuan et al.)",
-    "pretrain_static": "Layer-skip pretraining, static sets",
-    "unified": "Unified skipping",
-    "early_exit": "Early exit",
-    "shortgpt": "ShortGPT",
-    "ours": "Ours",
-    "random": "Random, matched rate",
-}
 TABLE1 = ["vanilla", "skip_decode", "static", "pretrain_static", "ours"]  # the paper's table 1
-TRAINING_FREE = ["unified", "early_exit", "shortgpt"]
+_FIRST = [*TABLE1[:4], "unified", "early_exit", "shortgpt", "ours", "random"]  # the order of the tables
+
+
+def titles(folder: Path) -> dict[str, str]:
+    """The title of every method that has a file in a folder, by name."""
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            match node:
+                case ast.Assign(targets=[ast.Name(id="TITLE")], value=ast.Constant(value=str(text))):
+                    found[path.stem] = text
+    return {name: found[name] for name in (*(n for n in _FIRST if n in found), *(n for n in found if n not in _FIRST))}
+
+
+TITLES = titles(Path(__file__).parent)
+# What a variant may not be called: rows, folders and files of something else have these names.
+RESERVED = frozenset(
+    {"adapter_init", "skip_pretrain", "rl", "mixer", *(p.stem for p in Path(__file__).parent.glob("*.py"))}
+)
 
 
 def title(method: str) -> str:
@@ -25,15 +36,6 @@ def title(method: str) -> str:
     return TITLES.get(method, method.replace("_", " "))
 
 
-def checked(params: Params) -> Params:
-    """The parameters, if every baseline they name is one that there is.
-
-    Raises:
-        DlskipError: One is not.
-    """
-    known = [name for name in TITLES if name not in ("vanilla", "pretrain_static", "ours", "random")]
-    if unknown := [name for name in params.grid.baselines if name not in known]:
-        raise DlskipError(
-            f"no method {unknown[0]!r}", where="params.yaml: grid.baselines", mend=f"one of {', '.join(known)}"
-        )
-    return params
+def baselines() -> list[str]:
+    """What ``grid.baselines`` may name: the methods that have no stage of their own."""
+    return [name for name in TITLES if name not in ("vanilla", "pretrain_static", "ours", "random")]

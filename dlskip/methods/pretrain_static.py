@@ -8,6 +8,8 @@ from dlskip.methods.layer_sets import block
 from dlskip.methods.settings import FULL, PlannedSetting
 from dlskip.models import artifact
 
+TITLE = "Layer-skip pretraining, static sets"
+
 
 class PretrainStatic(Method):
     """No training of its own: what the random skips of pretraining are worth under a fixed mask."""

@@ -16,6 +16,8 @@ from dlskip.methods.settings import PlannedSetting
 from dlskip.models import artifact
 from dlskip.skip.stack import find_stack
 
+TITLE = "ShortGPT"
+
 
 @torch.no_grad()
 def block_influence(model: nn.Module, batch: Batch) -> Tensor:

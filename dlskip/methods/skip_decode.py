@@ -16,6 +16,8 @@ from dlskip.models import artifact
 from dlskip.models.backbone import load_tokenizer
 from dlskip.skip import Policy
 
+TITLE = "Skip-decode"
+
 
 class Growing(Policy):
     """Skips layers 1 to k, and k grows linearly with the generated position.

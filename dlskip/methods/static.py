@@ -17,6 +17,8 @@ from dlskip.steps.supervised import Supervised
 from dlskip.training.loop import Metrics
 from dlskip.training.stage import TrainingStage
 
+TITLE = "Static (Yuan et al.)"
+
 
 class Cut(Supervised):
     """Fine-tuning with the dropped layers not computed."""

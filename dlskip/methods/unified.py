@@ -8,6 +8,8 @@ from dlskip.methods.layer_sets import evenly_spaced_skips
 from dlskip.methods.settings import PlannedSetting
 from dlskip.models import artifact
 
+TITLE = "Unified skipping"
+
 
 class Unified(Method):
     """Training-free: the fine-tuned model with evenly spaced layers."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import torch
 
 from dlskip import config
-from dlskip.methods.names import checked
 from dlskip.models.backbone import dtype_of
 
 
 def check() -> None:
-    """Every key, type and range; that every method of the grid exists; and what a slow CPU means.
+    """Every key, type, range and name, and what a slow CPU means.
 
     Raises:
         DlskipError: A key is wrong, and which.
     """
     params = config.load_params()
-    checked(params)
     on_cpu = params.device == "cpu" or not torch.cuda.is_available()
     automatic = any(spec.dtype == "auto" for spec in params.backbones.values())
     if on_cpu and automatic and dtype_of("auto") is torch.float32:

@@ -26,7 +26,7 @@ def write(path: Path, rows: list) -> None:
 def params(**changes) -> Prepare:
     base = {
         "source": "jsonl", "nlu": ["sst2"], "mt": [], "train": 20, "validation": 4, "test": 6, "test_mt": 2,
-        "instructions": 5, "max_chars": 200,
+        "instructions": 5, "max_chars": 200, "path": "raw", "seed": 0, "prompts": "short", "train_mt": None,
     }  # fmt: skip
     return Prepare(**(base | changes))
 
@@ -135,10 +135,6 @@ def test_a_broken_translation_names_the_language(raw: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"nlu": ["snli"]}, "unknown task"),
-        ({"nlu": ["iwslt-de-en"]}, "unknown task"),
-        ({"nlu": ["entailment"]}, "has no task"),
-        ({"source": "embedded"}, "has no task"),
         ({"nlu": ["rte"]}, "no such file"),
         ({"max_chars": 16}, "no rows are left"),
         ({"path": "/nowhere/at/all"}, "no such directory"),

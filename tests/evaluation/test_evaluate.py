@@ -15,8 +15,9 @@ from dlskip.data.io import Example, write_split
 from dlskip.evaluation.deployed import Deployed
 from dlskip.evaluation.evaluate import Evaluator
 from dlskip.evaluation.records import Records
-from dlskip.methods.learned import Learned, Vanilla
+from dlskip.methods.learned import Learned
 from dlskip.methods.settings import FULL, KNOBS, PlannedSetting, Setting, from_columns, thresholds
+from dlskip.methods.vanilla import Vanilla
 from dlskip.models.tiny import tiny_tokenizer
 
 WORDS = [[7, 3, 9], [1], [4, 4, 2, 8, 6, 1, 5], [2, 5], [9, 9, 9, 1]]  # prompts of unlike lengths, in no order

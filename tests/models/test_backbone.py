@@ -12,15 +12,16 @@ from peft import PeftModel
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from dlskip.config import Backbone, Tune
+from dlskip.config import Backbone
 from dlskip.errors import DlskipError
 from dlskip.models import backbone, tuning
 from dlskip.models.tiny import FAMILIES, tiny, tiny_tokenizer
 from dlskip.skip import attach
 from dlskip.skip.stack import find_layers, find_stack, output_logits
+from tests.helpers.sections import tune
 
 IDS = torch.arange(3, 20)[None]
-LORA = Tune(r=4)
+LORA = tune(r=4)
 
 
 def logits(model: nn.Module) -> torch.Tensor:
@@ -144,7 +145,7 @@ def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
 def test_lora_starts_as_the_backbone_and_alone_is_trained(family: str, targets: str) -> None:
     model = tiny(family)
     expected = logits(model)
-    tuned = tuning.make_trainable(model, Tune(r=4, targets=targets))  # type: ignore[arg-type]
+    tuned = tuning.make_trainable(model, tune(r=4, targets=targets))  # type: ignore[arg-type]
     assert torch.equal(logits(tuned), expected)
     names = trained(tuned)
     assert names and all("lora_" in n and "lm_head" not in n for n in names)
@@ -163,7 +164,7 @@ def test_lora_is_float32_on_a_bfloat16_backbone() -> None:
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize("skipping", [False, True])
 def test_tuned_weights_survive_saving(family: str, mode: str, skipping: bool, tmp_path: Path) -> None:
-    model = tuning.make_trainable(tiny(family), Tune(mode=mode, r=4))  # type: ignore[arg-type]
+    model = tuning.make_trainable(tiny(family), tune(mode=mode, r=4))  # type: ignore[arg-type]
     if skipping:
         attach(model, bottleneck=4)
     before = logits(model)
@@ -179,7 +180,7 @@ def test_tuned_weights_survive_saving(family: str, mode: str, skipping: bool, tm
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_loaded_weights_are_trained_on_request_only(mode: str, tmp_path: Path) -> None:
-    model = tuning.make_trainable(tiny("llama"), Tune(mode=mode))  # type: ignore[arg-type]
+    model = tuning.make_trainable(tiny("llama"), tune(mode=mode))  # type: ignore[arg-type]
     tuning.save_tuned(model, tmp_path)
     assert not trained(tuning.load_tuned(tiny("llama"), tmp_path))
     assert trained(tuning.load_tuned(tiny("llama"), tmp_path, trainable=True)) == trained(model)
@@ -189,7 +190,7 @@ def test_loaded_weights_are_trained_on_request_only(mode: str, tmp_path: Path) -
 def test_weights_of_another_backbone_are_refused(mode: str, tmp_path: Path) -> None:
     with pytest.raises(DlskipError, match="no tuned weights"):
         tuning.load_tuned(tiny("llama"), tmp_path)
-    tuning.save_tuned(tuning.make_trainable(tiny("llama"), Tune(mode=mode)), tmp_path)  # type: ignore[arg-type]
+    tuning.save_tuned(tuning.make_trainable(tiny("llama"), tune(mode=mode)), tmp_path)  # type: ignore[arg-type]
     with pytest.raises(DlskipError, match="another backbone"):
         tuning.load_tuned(tiny("llama", hidden=64), tmp_path)
     if mode == "full":
@@ -220,7 +221,7 @@ def test_the_teacher_is_the_saved_model_and_leaves_no_trace(tmp_path: Path) -> N
 
 def test_a_fully_tuned_backbone_has_no_frozen_teacher(tmp_path: Path) -> None:
     with pytest.raises(DlskipError, match="teacher: self"):
-        tuning.load_teacher(tuning.make_trainable(tiny("llama"), Tune(mode="full")), tmp_path)
+        tuning.load_teacher(tuning.make_trainable(tiny("llama"), tune(mode="full")), tmp_path)
 
 
 def test_merging_keeps_the_outputs() -> None:
@@ -239,7 +240,7 @@ def test_qlora_runs_trains_and_is_saved(stored: Callable[..., Path], tmp_path: P
     backbone.materialise("q", spec, tmp_path / "models" / "q")
     quantised, _ = backbone.load_backbone("q", spec, tmp_path / "models", quantize=True)
     plain, _ = backbone.load_backbone("q", spec, tmp_path / "models")
-    model = tuning.make_trainable(quantised, Tune(mode="qlora", r=4)).train()
+    model = tuning.make_trainable(quantised, tune(mode="qlora", r=4)).train()
     parameters = tuning.backbone_parameters(model)
     perturb(parameters)
     model(input_ids=IDS, use_cache=False).logits.square().mean().backward()

@@ -12,9 +12,9 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
-from dlskip.config import Tune
 from dlskip.models import lora, tuning
 from dlskip.models.tiny import FAMILIES, tiny
+from tests.helpers.sections import tune
 
 X = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -83,11 +83,11 @@ def test_merged_and_disabled_adapters_go_peft_s_way() -> None:
 def test_a_fresh_adapter_leaves_every_family_as_it_was(family: str) -> None:
     ids = torch.arange(3, 20)[None]
     before = tiny(family)(input_ids=ids).logits
-    torch.testing.assert_close(tuning.make_trainable(tiny(family), Tune(r=4))(input_ids=ids).logits, before)
+    torch.testing.assert_close(tuning.make_trainable(tiny(family), tune(r=4))(input_ids=ids).logits, before)
 
 
 def test_the_file_does_not_tell_them_apart(tmp_path: Path) -> None:
-    model = tuning.make_trainable(tiny("llama"), Tune(r=4))
+    model = tuning.make_trainable(tiny("llama"), tune(r=4))
     assert any(isinstance(m, lora.FastLinear) for m in model.modules())
     tuning.save_tuned(model, tmp_path)
     loaded = tuning.load_tuned(tiny("llama"), tmp_path)

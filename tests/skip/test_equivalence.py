@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dlskip.config import Tune
 from dlskip.data.batches import Batch, Encoded, left_pad
 from dlskip.errors import DlskipError
 from dlskip.inference.scoring import target_logits
@@ -20,6 +19,7 @@ from dlskip.models import tuning
 from dlskip.models.tiny import FAMILIES, tiny
 from dlskip.skip import Forced, Sampled, Skipper, Strategy, Threshold, attach, skipper_of
 from dlskip.skip.stack import find_layers, find_stack, output_logits
+from tests.helpers.sections import tune
 
 FOUR = ("llama", "gpt2", "opt", "falcon")
 PROMPTS = left_pad([[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]], pad=2)
@@ -270,8 +270,8 @@ def test_hidden_states_include_bypassed_layers(family: str, skipping: Any) -> No
 
 @pytest.mark.parametrize("family", FOUR)
 def test_lora_with_skipping_is_merged_and_its_keys_are_its_own(family: str, random_masks: Masks) -> None:
-    plain = tuning.make_trainable(tiny(family), Tune(r=4))
-    model = tuning.make_trainable(tiny(family), Tune(r=4))
+    plain = tuning.make_trainable(tiny(family), tune(r=4))
+    model = tuning.make_trainable(tiny(family), tune(r=4))
     skipper = attach(model, bottleneck=4)
     own = {n for n, _ in model.named_parameters() if "dlskip" not in n}
     assert own == {n for n, _ in plain.named_parameters()}

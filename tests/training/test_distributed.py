@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dlskip.config import SkipPretrain, Train, Tune
+from dlskip.config import SkipPretrain, Train
 from dlskip.data.batches import Encoded
 from dlskip.models import tuning
 from dlskip.models.tiny import tiny
@@ -20,13 +20,14 @@ from dlskip.skip import attach
 from dlskip.steps.pretrain import Pretrain
 from dlskip.steps.supervised import Supervised
 from dlskip.training.loop import Step, TrainingRun, train
+from tests.helpers.sections import tune
 
-TRAIN = Train(steps=5, batch=4, lr=1e-2, weight_decay=0.0, log_every=1)
+TRAIN = Train(max_length=1024, steps=5, batch=4, lr=1e-2, weight_decay=0.0, log_every=1)
 
 
 def step_of(name: str) -> Step:
     torch.manual_seed(0)
-    model = tuning.make_trainable(tiny("llama", layers=4), Tune(r=4))
+    model = tuning.make_trainable(tiny("llama", layers=4), tune(r=4))
     if name == "finetune":
         return Supervised(model, tuning.backbone_parameters(model))
     attach(model, bottleneck=8)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlskip.config import SkipPretrain, Tune
+from dlskip.config import SkipPretrain
 from dlskip.data.batches import Batch, Batches
 from dlskip.errors import DlskipError
 from dlskip.inference.scoring import target_logits
@@ -20,6 +20,7 @@ from dlskip.skip import Forced, Skipper, attach
 from dlskip.skip.stack import output_logits
 from dlskip.steps.pretrain import Pretrain, random_masks
 from dlskip.training.losses import cross_entropy, kl, skip_pretraining
+from tests.helpers.sections import tune
 
 Ragged = Callable[..., Batch]
 LENGTHS = ((5, 3), (2, 1), (1, 4), (3, 2))
@@ -214,7 +215,7 @@ def test_the_teacher_gets_no_gradient_and_a_frozen_one_is_the_saved_model(
     family: str, ragged: Ragged, tmp_path: Any
 ) -> None:
     batch = ragged(*LENGTHS)
-    model = tuning.make_trainable(tiny(family), Tune(r=4))
+    model = tuning.make_trainable(tiny(family), tune(r=4))
     with torch.no_grad():
         for p in tuning.backbone_parameters(model):
             p.normal_(0, 0.1)

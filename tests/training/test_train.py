@@ -29,7 +29,7 @@ from dlskip.steps.supervised import Supervised
 from dlskip.training import checkpoint
 from dlskip.training.loop import Step, TrainingRun, finish, learning_rate, total_steps, train
 
-TRAIN = Train(steps=7, batch=4, lr=1e-2, checkpoint_every=3, log_every=1)
+TRAIN = Train(max_length=1024, steps=7, batch=4, lr=1e-2, checkpoint_every=3, log_every=1)
 LENGTHS = [(2 + i % 5, 1 + i % 3) for i in range(12)]
 STEPS = (
     "finetune",
@@ -237,13 +237,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_step: Any, examples: Any, 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
     def curve(decay: str) -> list[float]:
-        config = Train(steps=10, batch=1, lr=1, warmup=0.2, decay=decay)  # type: ignore[arg-type]
+        config = Train(max_length=1024, steps=10, batch=1, lr=1, warmup=0.2, decay=decay)  # type: ignore[arg-type]
         return [learning_rate(config, step, 10) for step in range(10)]
 
     assert curve("constant") == [0.5] + [1] * 9
     assert curve("linear") == pytest.approx([0.5, 1] + [1 - i / 8 for i in range(8)])
     assert curve("cosine") == pytest.approx([0.5, 1] + [(1 + math.cos(math.pi * i / 8)) / 2 for i in range(8)])
-    assert total_steps(Train(epochs=2, batch=4, lr=1), 11) == 4 and total_steps(TRAIN, 99) == 7
+    assert total_steps(Train(max_length=1024, epochs=2, batch=4, lr=1), 11) == 4 and total_steps(TRAIN, 99) == 7
 
 
 def test_the_task_weight_gives_way_to_the_policy(ragged: Any) -> None:

@@ -56,7 +56,7 @@ BAD = [
     ("skip_pretrain.p", 1.0, "skip_pretrain.p: Input should be less than 1 (got 1.0)"),
     ("mixer.w_end", 1.5, "mixer.w_end: Input should be less than or equal to 1"),
     ("grid.seeds", [], "grid.seeds: List should have at least 1 item"),
-    ("evaluate.thresholds", [0.5, 50], "evaluate: thresholds must lie in [0, 1], got [50.0]"),
+    ("evaluate.thresholds", [0.5, 50], "evaluate.thresholds.1: Input should be less than or equal to 1 (got 50)"),
     # not among the choices
     ("device", "tpu", "device: Input should be 'auto', 'cpu' or 'cuda' (got 'tpu')"),
     ("evaluate.batches", [1, 7], "evaluate.batches.1: Input should be 1, 8, 16 or 'per_sample' (got 7)"),
@@ -83,7 +83,27 @@ BAD = [
     ("ablations.variants.priced.set", {"model": {"prices": [2.0, 0.3]}},
      "ablations.variants.priced.set.model: prices must rise, got [2.0, 0.3]"),
     ("model.prices", [0.3, 2.0], "model.prices: set it in a variant (ablations.variants)"),
-    ("evaluate.shares", [0.5, 1.0], "evaluate: shares must lie between 0 and 1, got [1.0]"),
+    ("evaluate.shares", [0.5, 1.0], "evaluate.shares.1: Input should be less than 1 (got 1.0)"),
+    # a deleted key, numbers out of range, what stands twice, and names of nothing
+    ("rl.price", GONE, "rl.price: is missing"),
+    ("device", GONE, "device: is missing"),
+    ("model.tune.r", GONE, "model.tune.r: is missing"),
+    ("finetune.train.max_length", GONE, "finetune.train.max_length: is missing"),
+    ("evaluate.traces", GONE, "evaluate.traces: is missing"),
+    ("grid.seeds", [-1], "grid.seeds.0: Input should be greater than or equal to 0 (got -1)"),
+    ("grid.seeds", [0, 1, 0], "grid.seeds: names 0 twice"),
+    ("grid.timed", ["ours", "ours"], "grid.timed: names 'ours' twice"),
+    ("evaluate.thresholds", [0.5, 0.5], "evaluate.thresholds: names 0.5 twice"),
+    ("prepare.nlu", ["sentiment", "sentiment"], "prepare.nlu: names 'sentiment' twice"),
+    ("grid.baselines", ["magic"], "grid.baselines names 'magic', which is none of skip_decode, static, "),
+    ("grid.baselines", ["base"], "grid.baselines names 'base', which is none of skip_decode, static, "),
+    ("baselines.magic", {}, "baselines has a section 'magic', which is none of skip_decode, static, "),
+    ("prepare.nlu", ["sentimnet"], "prepare: nlu names 'sentimnet', which is none of entailment, "),
+    ("prepare.mt", ["sentiment"], "prepare: mt names 'sentiment', which is none of en-zh, "),
+    ("prepare.nlu", ["sst2"], "prepare: source 'embedded' has no task 'sst2'"),
+    *((f"ablations.variants.{name}", {"start": "rl", "stages": []}, f"ablations.variants names '{name}', which is")
+      for name in ("random", "ours", "rl", "unified", "base")),
+    ("ablations.variants.no_mixer.against", "none", "ablations.variants.no_mixer.against is 'none': give ours or"),
     ("baselines.static.block", "all", "baselines.static.block: Input should be 'top' or 'middle'"),
 ]  # fmt: skip
 
