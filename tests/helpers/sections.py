@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from dlskip import config
+from tests.helpers.default import PARAMS
 
-DEFAULT = config.load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+DEFAULT = config.load_params(PARAMS)
 
 
 def tune(**changes: Any) -> config.Tune:
