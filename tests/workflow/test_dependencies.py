@@ -77,7 +77,8 @@ def modules_of(stage: str) -> set[Path]:
         module = todo.pop()
         if module not in seen:
             seen.add(module)
-            todo += [target for target, _ in imports(module).values()]
+            if not within(module, "dlskip.config"):  # which checks all parameters and computes nothing
+                todo += [target for target, _ in imports(module).values()]
             todo += [module.rpartition(".")[0]] if "." in module else []
     return {p for m in seen if (p := path_of(m)) and not is_bare(p) and not is_plumbing(m)}
 
