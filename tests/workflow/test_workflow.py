@@ -126,7 +126,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scratch]:
 
 def test_smoke_runs_every_stage(scratch):
     assert sorted(ran(scratch.log)) == sorted(scratch.stages)
-    assert len(scratch.stages) == 45
+    assert len(scratch.stages) == 46
     assert "Warning" not in scratch.log
     assert not list((scratch.root / ".resume").glob("*")), "finished runs leave no checkpoints"
 
@@ -224,8 +224,8 @@ def test_killed_stage_resumes_to_the_same_weights(scratch):
 @pytest.mark.parametrize(
     ("change", "new", "common"),
     [
-        ("grid.seeds=[0, 1]", "-1", ["figures"]),
-        ("grid.backbones=[tiny-llama, tiny-gpt2]", "tiny-gpt2", ["figures", "prepare"]),
+        ("grid.seeds=[0, 1]", "-1", ["figures", "results"]),
+        ("grid.backbones=[tiny-llama, tiny-gpt2]", "tiny-gpt2", ["figures", "prepare", "results"]),
         ("grid.methods=[vanilla, ours]", "none", ["figures"]),
         ("baselines.static.block=middle", "baselines@static-", ["figures", "pretrain_static@tiny-llama-0"]),
         ("ablations.variants.no_mixer.start=skip_pretrain", "@no_mixer-tiny-llama-0", ["figures"]),
@@ -249,8 +249,8 @@ def test_a_change_marks_only_what_it_concerns(scratch, change, new, common):
 
 def test_a_queued_sweep_runs_every_value(scratch):
     """README's sweep, over a grid of two methods to save time."""
-    fewer = ("grid.methods=[vanilla, ours]", "grid.baselines=[]", "grid.ablations=[]", "grid.timed=[ours]")
-    scratch.dvc("exp", "run", "--queue", "-S", "rl.price=0.25,0.35", *(x for key in fewer for x in ("-S", key)))
+    fewer = ("methods=[vanilla, ours]", "baselines=[]", "trained=[]", "ablations=[]", "timed=[ours]")
+    scratch.dvc("exp", "run", "--queue", "-S", "rl.price=0.25,0.35", *(x for key in fewer for x in ("-S", f"grid.{key}")))
     scratch.dvc("exp", "run", "--run-all")
     shown = list(csv.DictReader(io.StringIO(scratch.dvc("exp", "show", "--csv"))))
     swept = {row["rl.price"]: row for row in shown if row["typ"] != "baseline"}
@@ -262,7 +262,7 @@ def test_a_queued_sweep_runs_every_value(scratch):
 
 def test_experiment_reruns_what_depends_on_its_parameter(scratch):
     log = scratch.dvc("exp", "run", "-S", "rl.price=0.2")
-    affected = ("rl@", "mixer@", "evaluate@ours", "evaluate@no_mixer", "speed@ours", "ablations_", "figures")
+    affected = ("rl@", "mixer@", "evaluate@ours", "evaluate@no_mixer", "speed@ours", "ablations_", "results", "figures")
     assert sorted(ran(log)) == sorted(s for s in scratch.stages if s.startswith(affected))
     assert "0.2" in scratch.dvc("params", "diff")
     assert len(scratch.dvc("exp", "list", "--name-only").split()) == 1
