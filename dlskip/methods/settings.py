@@ -39,9 +39,9 @@ class Setting(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    threshold: float | None = Field(None, ge=0, le=1)
-    share: float | None = Field(None, gt=0, lt=1)
-    price: float | None = Field(None, gt=0)
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    share: float | None = Field(default=None, gt=0, lt=1)
+    price: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _one_at_most(self) -> Setting:
@@ -49,14 +49,14 @@ class Setting(BaseModel):
             raise ValueError("a setting has one of threshold, share and price, or none")
         return self
 
-    def columns(self) -> dict[Knob, float | None]:
+    def columns(self) -> dict[str, float | None]:
         """The columns of a setting in tables and records; None where not set."""
         return {"threshold": self.threshold, "share": self.share, "price": self.price}
 
     @property
     def knob(self) -> Knob | None:
         """Which of the three is set; None at full depth."""
-        return next((knob for knob, number in self.columns().items() if number is not None), None)
+        return next((knob for knob in KNOBS if self.columns()[knob] is not None), None)
 
     @property
     def number(self) -> float | None:
@@ -149,6 +149,6 @@ class PlannedSetting(BaseModel):
     setting: Setting
     weights: str
     adapters: bool = False
-    layers: int = Field(0, ge=0)
+    layers: int = Field(default=0, ge=0)
     skip: list[int] = []
     growing: dict[str, int] = {}

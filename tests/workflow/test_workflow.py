@@ -250,7 +250,9 @@ def test_a_change_marks_only_what_it_concerns(scratch, change, new, common):
 def test_a_queued_sweep_runs_every_value(scratch):
     """README's sweep, over a grid of two methods to save time."""
     fewer = ("methods=[vanilla, ours]", "baselines=[]", "trained=[]", "ablations=[]", "timed=[ours]")
-    scratch.dvc("exp", "run", "--queue", "-S", "rl.price=0.25,0.35", *(x for key in fewer for x in ("-S", f"grid.{key}")))
+    scratch.dvc(
+        "exp", "run", "--queue", "-S", "rl.price=0.25,0.35", *(x for key in fewer for x in ("-S", f"grid.{key}"))
+    )
     scratch.dvc("exp", "run", "--run-all")
     shown = list(csv.DictReader(io.StringIO(scratch.dvc("exp", "show", "--csv"))))
     swept = {row["rl.price"]: row for row in shown if row["typ"] != "baseline"}
