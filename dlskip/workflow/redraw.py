@@ -57,6 +57,8 @@ def redraw(name: str | None) -> Path:
         DlskipError: There is no such report, or DVC stopped.
     """
     if name is None:
+        if not Path(FOLDERS[0]).is_dir() and not (REPORTS / ARCHIVE).is_file():
+            raise DlskipError("nothing has been evaluated yet", where=str(REPORTS / ARCHIVE), mend="make repro")
         for stage in ("results", "figures") if Path(FOLDERS[0]).is_dir() else ("figures",):
             if subprocess.run([sys.executable, "-m", "dvc", "repro", "--single-item", stage], check=False).returncode:
                 raise DlskipError(f"stage {stage} failed", mend="see above")

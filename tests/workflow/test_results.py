@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlskip.errors import DlskipError
-from dlskip.workflow.redraw import draw
+from dlskip.workflow.redraw import draw, redraw
 from dlskip.workflow.results import pack
 from tests.helpers.report_world import parameters, write_world
 
@@ -43,3 +43,11 @@ def test_what_cannot_be_packed_or_read(tmp_path: Path) -> None:
     archive.write_bytes(b"nothing")
     with pytest.raises(DlskipError, match=r"runs\.tar\.xz: cannot be read"):
         draw(params, archive, tmp_path)
+
+
+def test_a_report_without_results_says_what_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DlskipError, match=r"runs\.tar\.xz: nothing has been evaluated yet\n  mend: make repro"):
+        redraw(None)
+    with pytest.raises(DlskipError, match="no report 'full'"):
+        redraw("full")
