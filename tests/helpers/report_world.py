@@ -52,7 +52,7 @@ def parameters(**grid: Any) -> config.Params:
     made |= {"trained": ["static"], "timed": METHODS[:8]}
     data["grid"] = grid | {stage: [m for m in of_stage if m in grid["methods"]] for stage, of_stage in made.items()}
     data["backbones"]["other"] = {"source": "tiny-llama"}
-    data["figures"] = {"dpi": 70}
+    data["figures"] |= {"dpi": 70}
     return config.validate(data)
 
 
