@@ -53,7 +53,7 @@ def bench(
         exit_at: Layers of the early-exit drafter.
         compile: Time compiled code too.
         profile: Profile decoding steps of the first batch size on CUDA too (see ``dlskip.bench.waits``).
-        about: What stands in the report's head beside what is measured here.
+        about: What the report's head says besides what is measured here.
 
     Raises:
         DlskipError: There is no prompt, or nothing to profile as the model is not on CUDA.

@@ -62,7 +62,7 @@ class Enter(nn.Module):
         self.shape = shape
 
     def forward(
-        self, h: Tensor, cos: Tensor, sin: Tensor, norm: Tensor, qkv: Tensor, bias: Tensor, *beside: Tensor
+        self, h: Tensor, cos: Tensor, sin: Tensor, norm: Tensor, qkv: Tensor, bias: Tensor, *adapter: Tensor
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """``h`` (D,) to queries (1, K, H / K, d), keys and values (1, K, 1, d), adapted (D,) and what the head reads.
 
@@ -70,7 +70,7 @@ class Enter(nn.Module):
             h: The hidden state.
             cos, sin: (d,), the first half of ``sin`` negated.
             norm, qkv, bias: Weights; the bias is zero where the layer has none.
-            beside: Adapter and head, see ``Beside``.
+            adapter: Adapter and head, see ``Skipped``.
         """
         s = self.shape
         x = (torch.mv(qkv, _normed(h, norm, s.eps)) + bias).view(-1, s.head_dim)
@@ -79,7 +79,7 @@ class Enter(nn.Module):
         qk = qk * cos + torch.cat((qk[:, half:], qk[:, :half]), dim=1) * sin
         q = qk[: s.heads].reshape(1, s.kv_heads, -1, s.head_dim)
         k = qk[s.heads :].reshape(1, s.kv_heads, 1, s.head_dim)
-        return q, k, x[rotating:].reshape(1, s.kv_heads, 1, s.head_dim), *_beside(h, *beside)
+        return q, k, x[rotating:].reshape(1, s.kv_heads, 1, s.head_dim), *_adapter(h, *adapter)
 
 
 class Leave(nn.Module):
@@ -100,12 +100,12 @@ class Leave(nn.Module):
         return (h + adapted.to(h.dtype),)
 
 
-class Beside(nn.Module):
+class Skipped(nn.Module):
     """What a skipped layer computes: its adapter, and the head that decides about the next layer."""
 
-    def forward(self, h: Tensor, *beside: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, h: Tensor, *adapter: Tensor) -> tuple[Tensor, Tensor]:
         """``h`` (D,) to the layer's output (D,) and what the head reads."""
-        adapted, read = _beside(h, *beside)
+        adapted, read = _adapter(h, *adapter)
         return h + adapted.to(h.dtype), read
 
 
@@ -122,7 +122,7 @@ def _normed(h: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (x * torch.rsqrt(x.square().mean() + eps)).to(h.dtype) * weight
 
 
-def _beside(
+def _adapter(
     h: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor, head: Tensor, head_bias: Tensor
 ) -> tuple[Tensor, Tensor]:
     h, down, up = h.to(torch.float32), down.to(torch.float32), up.to(torch.float32)  # in registers, as they are read
@@ -132,7 +132,7 @@ def _beside(
 
 @cache
 def compiled(shape: Shape) -> tuple[Call, Call, Call]:
-    """``Enter``, ``Leave`` and ``Beside`` for a shape, from the disk if they were compiled before.
+    """``Enter``, ``Leave`` and ``Skipped`` for a shape, from the disk if they were compiled before.
 
     Raises:
         DlskipError: There is no C++ compiler, or it failed.
@@ -145,17 +145,17 @@ def compiled(shape: Shape) -> tuple[Call, Call, Call]:
     narrow, kept = torch.zeros(shape.bottleneck), getattr(torch, shape.adapter)
     down, up = (torch.zeros(*size, dtype=kept) for size in ((len(narrow), shape.dim), (shape.dim, len(narrow))))
     head = torch.zeros(shape.read, shape.dim)
-    beside = (down, narrow, up, wide, head, head[:, 0].clone())
+    adapter = (down, narrow, up, wide, head, head[:, 0].clone())
     mixed = torch.zeros(1, shape.kv_heads, shape.heads // shape.kv_heads, shape.head_dim, dtype=dtype)
     out = torch.zeros(shape.dim, mixed.numel(), dtype=dtype)
     gate = torch.zeros(shape.inner, shape.dim, dtype=dtype)
     return (
-        _compiled("enter", Enter(shape), (h, token, token.clone(), h.clone(), qkv, qkv[:, 0].clone(), *beside), shape),
+        _compiled("enter", Enter(shape), (h, token, token.clone(), h.clone(), qkv, qkv[:, 0].clone(), *adapter), shape),
         _compiled(
             "leave", Leave(shape),
             (h, mixed, wide, out, h.clone(), h.clone(), gate, gate.clone(), gate.t().contiguous()), shape,
         ),
-        _compiled("beside", Beside(), (h, *beside), shape),
+        _compiled("skipped", Skipped(), (h, *adapter), shape),
     )  # fmt: skip
 
 

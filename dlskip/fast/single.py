@@ -35,12 +35,12 @@ class SingleToken:
             eps=float(block.norms[0].variance_epsilon), read=len(head.weight),
             dtype=_name(block.qkv), adapter=_name(adapter.down.weight),
         )  # fmt: skip
-        self.enter, self.leave, self.beside = compiled(shape)
+        self.enter, self.leave, self.skipped = compiled(shape)
         none = [torch.zeros_like(head.weight), torch.zeros_like(head.bias)]  # of layers that decide nothing
         self.adapters = [_adapter(layer, none) for layer in skipper.each_layer()]
         self.before_attention = [
-            [b.norms[0].weight, b.qkv, _bias(b.qkv_bias, b.qkv), *beside]
-            for b, beside in zip(blocks, self.adapters, strict=True)
+            [b.norms[0].weight, b.qkv, _bias(b.qkv_bias, b.qkv), *adapter]
+            for b, adapter in zip(blocks, self.adapters, strict=True)
         ]
         self.after_attention = [
             [b.out, _bias(b.out_bias, b.out), b.norms[1].weight, b.gate, b.up, b.down] for b in blocks
@@ -81,7 +81,7 @@ class _Token:
         code = self.code
         if self.current.count(index):
             return code.enter([h, self.cos, self.sin, *code.before_attention[index]])
-        return code.beside([h, *code.adapters[index]])
+        return code.skipped([h, *code.adapters[index]])
 
     def read(self, index: int, h: Tensor, adapted: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         """The logit (1,) and the state (1, D) that it was read from."""
@@ -103,11 +103,11 @@ class _Token:
                 cache.fill(index)
             return adapted[0]
         self.ran[index] += 1
-        q, k, v, beside, _ = adapted
+        q, k, v, residual, _ = adapted
         if cache is not None:
             k, v = cache.put(k, v, index, None)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
-        (out,) = self.code.leave([h, mixed, beside, *self.code.after_attention[index]])
+        (out,) = self.code.leave([h, mixed, residual, *self.code.after_attention[index]])
         return out
 
     def add(self, h: Tensor, adapted: list[Tensor]) -> Tensor:

@@ -50,6 +50,12 @@ def from_pretrained(
     LoRA is folded into the weights, adapters run in the backbone's dtype, everything is frozen and in evaluation mode.
     The model's own ``save_pretrained`` and ``push_to_hub`` are those of ``dlskip.hub.release.Release``.
 
+    Example:
+        >>> model = dlskip.from_pretrained("smollm2-135m", threshold=0.5)
+        >>> tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+        >>> inputs = tokenizer("Translate to German: the dog sees the house.", return_tensors="pt")
+        >>> print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
+
     Args:
         folder_or_id: Folder or hub id that ``save_pretrained`` or ``push_to_hub`` wrote, a pipeline artifact that
             skips (``artifacts/ours/smollm2-0``), or the name of a model that comes with dlskip (``smollm2-135m``).
@@ -63,7 +69,7 @@ def from_pretrained(
         kv_fill: Keys and values of skipped layers (docs/method.md §6). None = as trained.
         backbone: Folder or hub id of the base model, or a name that ``dlskip.models.packaged`` makes (``smollm2``).
             None = what the checkpoint names; for an artifact, what its LoRA names if that is a folder, or
-            ``models/<name>`` beside ``artifacts/``.
+            ``models/<name>`` next to ``artifacts/``.
         revision: Branch, tag or commit, if it is a hub id.
         dtype: The model's; ``auto`` = as its weights are stored.
         device: None = the CPU.
@@ -172,6 +178,10 @@ def plain(model: nn.Module) -> None:
 
 def full_depth(model: nn.Module) -> AbstractContextManager[None]:
     """Skips nothing in the enclosed forwards; adapters stay on.
+
+    Example:
+        >>> with dlskip.full_depth(model):
+        ...     whole = model.generate(**inputs, max_new_tokens=20)
 
     Raises:
         DlskipError: No layer skipping is attached to ``model``.

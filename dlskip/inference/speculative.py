@@ -238,6 +238,11 @@ def speculate(
 ) -> Speculated:
     """Decodes as full depth does (adapters on, nothing skipped), with drafts by the model's own dynamic skipping.
 
+    Example:
+        >>> done = dlskip.speculate(model, **inputs, max_new_tokens=50)
+        >>> text = tokenizer.batch_decode(done.sequences, skip_special_tokens=True)
+        >>> print(done.acceptance_rate, done.skipped_share)
+
     Greedily, every token is the likeliest one by a full-depth pass over exactly the tokens before it, and under
     sampling it is distributed as full depth's warped distribution says; neither depends on the policy, on
     ``draft_tokens`` or on the other rows. That pass sees several tokens at once where step-by-step decoding sees one,

@@ -131,7 +131,7 @@ def with_weights(directory: Path) -> Path:
 
 
 def weights_sha256(directory: Path) -> str:
-    """A hash of an artifact's tensors; what else lies beside them does not count."""
+    """A hash of an artifact's tensors; other files of the folder do not count."""
     digest = hashlib.sha256()
     for path in sorted(directory.rglob("*.safetensors")):
         digest.update(path.relative_to(directory).as_posix().encode())

@@ -44,7 +44,7 @@ def dtype_of(name: str, device: str = "cpu") -> torch.dtype:
 
 
 def materialise(name: str, spec: Backbone, out: Path) -> None:
-    """Writes ``out/source.json`` and, for packaged and tiny models, the weights and tokenizer beside it.
+    """Writes ``out/source.json`` and, for packaged and tiny models, next to it the weights and the tokenizer.
 
     Raises:
         DlskipError: The package, directory or hub id cannot be found, or is no decoder-only model.

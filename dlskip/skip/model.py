@@ -242,6 +242,14 @@ def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
     A fresh attachment changes nothing: adapters start at zero and the policy is full depth, so logits are bit for bit
     the backbone's. Add LoRA before attaching.
 
+    Example:
+        >>> model = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M")
+        >>> skipper = attach(model, bottleneck=64)
+        >>> skipper.init_heads(0.3)  # fresh controllers skip with probability 0.3
+        >>> with skipper.using(Threshold(0.25)), torch.no_grad():
+        ...     model(**inputs)
+        >>> print(skipper.counter.ran)  # tokens that each layer ran
+
     Raises:
         DlskipError: The model is no decoder-only one, has fewer than 3 layers, or is attached already.
     """
@@ -256,6 +264,9 @@ def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
 
 def skipper_of(model: nn.Module) -> Skipper:
     """The ``Skipper`` attached to ``model``.
+
+    Example:
+        >>> skipper_of(model).policy = Threshold(0.7)  # from now on
 
     Raises:
         DlskipError: None is attached.

@@ -55,6 +55,12 @@ class FullDepth(Policy):
 class Forced(Policy):
     """Follows given masks.
 
+    Example:
+        >>> runs = torch.ones(skipper.num_layers, dtype=torch.bool)
+        >>> runs[3] = False  # no token runs layer 3
+        >>> with skipper.using(Forced(runs)):
+        ...     model.generate(**inputs)
+
     Args:
         runs: (N, L) or (L,) bool, True = run. The first and last layer must be True.
         frees_last: The last may be False: an early exit.
@@ -105,6 +111,10 @@ class RandomSkip(Policy):
 
 class Threshold(Policy):
     """Skips a layer iff ``p > threshold``, with one decision per row or one for the batch (docs/method.md §6).
+
+    Example:
+        >>> with skipper_of(model).using(Threshold(0.5, "majority")):
+        ...     model.generate(**inputs)
 
     Args:
         threshold: In [0, 1].

@@ -173,8 +173,8 @@ class Reinforce(Step):
         return loss, {**rolled.log(), "ce_reward": (ce * repeated.weight).sum(), "entropy": bits}
 
     def _greedy(self, rolled: Trajectories, batch: Batch) -> Tensor:
-        told = rolled.price
-        price = told[grouped(rolled.batch, rolled.copies)[:, 0]] if isinstance(told, Tensor) else None
+        drawn = rolled.price
+        price = drawn[grouped(rolled.batch, rolled.copies)[:, 0]] if isinstance(drawn, Tensor) else None
         with torch.no_grad(), self.skipper.using(Threshold(0.5, price=price), batch.deciders):
             ce = F.cross_entropy(target_logits(self.model, batch), batch.targets, reduction="none")
         assert self.skipper.last is not None

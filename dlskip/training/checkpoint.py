@@ -76,7 +76,7 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: 
 def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, Any]]]:
     """Restores what ``save`` wrote; returns the step to go on from and the log. (0, []) if there is nothing.
 
-    A run killed between the two renames of ``save`` leaves the previous checkpoint beside; it is used then.
+    A run killed between the two renames of ``save`` leaves the previous checkpoint under another name; it is used.
 
     Raises:
         DlskipError: The checkpoint is damaged or belongs to another model; nothing was restored from it.

@@ -79,7 +79,7 @@ def searched(model: Any, prompt: list[int], width: int, new: int) -> list[tuple[
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_at_threshold_one_nothing_is_skipped(family: str, load: Load) -> None:
-    """= full depth = the backbone (LoRA folded in) with adapters beside its layers, without any of our engine."""
+    """= full depth = the backbone (LoRA folded in) with adapters parallel to its layers, without any of our engine."""
     model = load(family)
     skipper = skipper_of(model)
     with dlskip.full_depth(model):
