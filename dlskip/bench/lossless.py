@@ -67,14 +67,15 @@ def compare(
     found = []
     for i, (task, prompt) in enumerate(tqdm([prompts[0], *prompts], desc="lossless", mininterval=2.0)):
         ids = torch.tensor([prompt], device=model.device)
-        options = {"max_new_tokens": tokens, "pad_token_id": pad}
+        options: dict[str, Any] = {"max_new_tokens": tokens, "pad_token_id": pad}
 
-        def plain(ids: Tensor = ids, options: dict[str, int] = options) -> Tensor:
+        def plain(ids: Tensor = ids, options: dict[str, Any] = options) -> Tensor:
             with dlskip.full_depth(model):
-                return model.generate(ids, do_sample=False, **options)  # type: ignore[no-any-return]
+                sequences: Tensor = model.generate(ids, do_sample=False, **options)
+                return sequences
 
-        def lossless(ids: Tensor = ids, options: dict[str, int] = options) -> Speculated:
-            return speculate(model, ids, draft_tokens=drafts, draft_confidence=confidence, **options)  # type: ignore[arg-type]
+        def lossless(ids: Tensor = ids, options: dict[str, Any] = options) -> Speculated:
+            return speculate(model, ids, draft_tokens=drafts, draft_confidence=confidence, **options)
 
         with torch.inference_mode():
             if i % 2:

@@ -43,7 +43,7 @@ def load_model(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
     )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer  # type: ignore[return-value]
+    return model, tokenizer
 
 
 def read_rows(path: Path, limit: int | None = None) -> list[Row]:

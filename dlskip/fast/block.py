@@ -126,11 +126,13 @@ def normed(norm: Any, h: Tensor, single: bool) -> Tensor:
     if h.is_cuda:
         return F.rms_norm(h, h.shape[-1:], norm.weight, norm.variance_epsilon)
     if not single:
-        return norm(h)  # type: ignore[no-any-return]
+        whole: Tensor = norm(h)
+        return whole
     x = h.to(torch.float32)
     flat = x.view(-1)
     scale = (torch.dot(flat, flat).item() / len(flat) + norm.variance_epsilon) ** -0.5
-    return (x * scale).to(h.dtype) * norm.weight  # type: ignore[no-any-return]
+    weight: Tensor = norm.weight
+    return (x * scale).to(h.dtype) * weight
 
 
 def supported(block: nn.Module) -> bool:

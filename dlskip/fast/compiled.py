@@ -189,7 +189,8 @@ def _compiled(name: str, module: nn.Module, example: tuple[Tensor, ...], shape: 
     package = inductor.aoti_load_package(str(path))
 
     def call(inputs: list[Tensor]) -> list[Tensor]:  # a function, which a model that is copied may hold
-        return package.loader.run(inputs)  # type: ignore[no-any-return]
+        outputs: list[Tensor] = package.loader.run(inputs)
+        return outputs
 
     return call
 

@@ -24,7 +24,7 @@ from dlskip.fast.recorded import DEVICES, StepsByBatch
 from dlskip.fast.single import SingleToken
 from dlskip.skip import Skipper, skipper_of
 from dlskip.skip.passes import Pass, State
-from dlskip.skip.stack import find_layers, find_stack
+from dlskip.skip.stack import causal_lm, find_layers, find_stack
 from dlskip.skip.step import step
 
 _IGNORED = {"return_dict", "cache_position", "num_items_in_batch"}  # no decoder layer of these families reads them
@@ -54,7 +54,7 @@ def use_fast_path(model: nn.Module, *, compile: bool = False) -> bool:
             warnings.warn(f"nothing to compile: needs one of {', '.join(FAMILIES)}", stacklevel=2)
         return False
     stack: Any = find_stack(model)
-    output: Any = model.get_output_embeddings()  # type: ignore[operator]
+    output: Any = causal_lm(model).get_output_embeddings()
     fast = getattr(stack.forward, "__self__", None)
     if not isinstance(fast, FastStack):
         fast = FastStack(stack, skipper, blocks)
@@ -117,7 +117,7 @@ class FastStack:
         with _without_onednn(span.single):
             h = self._runner(h, span, current, past)(h, span, current)
             h = normed(self.stack.norm, h, span.single)
-        return BaseModelOutputWithPast(last_hidden_state=h, past_key_values=past_key_values)  # type: ignore[arg-type]
+        return BaseModelOutputWithPast(last_hidden_state=h, past_key_values=past_key_values)
 
     def _runner(self, h: Tensor, span: Span, current: Pass, past: int) -> Callable[[Tensor, Span, Pass], Tensor]:
         """What runs the layers."""
@@ -171,7 +171,8 @@ class FastStack:
                 config=self.skipper.config, inputs_embeds=h, attention_mask=mask, past_key_values=cache,
                 position_ids=position_ids,
             )  # fmt: skip
-            return made  # type: ignore[no-any-return]
+            causal: Tensor | None = made
+            return causal
         if mask is None or (mask.device.type == "cpu" and bool(mask.all())):
             return None
         return mask.bool()[:, None, None, :]
@@ -271,7 +272,7 @@ class FastHead:
     def product(self) -> Call:
         """The compiled product with one vector, compiled if this is its first use."""
         weight = self.linear.weight
-        return compiled_product(*weight.shape, weight.dtype)  # type: ignore[arg-type]
+        return compiled_product(*weight.shape, weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., V)."""

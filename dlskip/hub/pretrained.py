@@ -115,7 +115,8 @@ def from_pretrained(
     release = Release(merged, config, tuned, trained)
     merged.dlskip_release = release
     merged.save_pretrained, merged.push_to_hub = release.save_pretrained, release.push_to_hub
-    return merged  # type: ignore[no-any-return]
+    loaded: PreTrainedModel = merged
+    return loaded
 
 
 def release(
@@ -277,4 +278,5 @@ def _load_base(
 
 def _stored_dtype(path: Path) -> torch.dtype:
     with _reading("the tuned weights", path, _MEND_BASE), safe_open(path, framework="pt") as tensors:
-        return tensors.get_tensor(next(iter(tensors.keys()))).dtype  # type: ignore[no-any-return]
+        found: torch.dtype = tensors.get_tensor(next(iter(tensors.keys()))).dtype
+        return found

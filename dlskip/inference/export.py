@@ -33,9 +33,10 @@ def cut(model: Any, keep: Sequence[int]) -> Any:
     owner: Any = stack
     kept = nn.ModuleList(copies[i] for i in keep)
     for place, layer in enumerate(kept):
-        for module in layer.modules():
+        parts: Any = layer.modules()
+        for module in parts:
             if hasattr(module, "layer_idx"):  # where its keys and values stand in a cache
-                module.layer_idx = place  # type: ignore[assignment]
+                module.layer_idx = place
     setattr(owner, name, kept)
     for config in {id(c): c for c in (small.config, owner.config, small.config.get_text_config(decoder=True))}.values():
         config.num_hidden_layers = len(kept)
@@ -48,4 +49,4 @@ def usage(decoded: Sequence[Decoded]) -> list[float]:
     """The share of tokens, of prompts and outputs together, that ran each layer: L numbers."""
     ran = torch.stack([d.prompt_tokens * d.runs[0].double() + sum(r.double() for r in d.runs[1:]) for d in decoded])
     tokens = sum(d.prompt_tokens + len(d.runs) - 1 for d in decoded)
-    return (ran.sum(dim=0) / tokens).tolist()  # type: ignore[no-any-return]
+    return (ran.sum(dim=0) / tokens).tolist()

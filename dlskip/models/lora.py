@@ -43,7 +43,7 @@ class _Product(torch.autograd.Function):
         return grad_x, None, None, grad_a, grad_b, None
 
 
-class FastLinear(LoraLinear):  # type: ignore[misc]
+class FastLinear(LoraLinear):
     """PEFT's LoRA linear; whatever is not plain LoRA on a frozen ``nn.Linear`` goes PEFT's own way."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -52,13 +52,17 @@ class FastLinear(LoraLinear):  # type: ignore[misc]
         names = [n for n in self.active_adapters if n in self.lora_A]
         plain = not (args or kwargs or self.disable_adapters or self.merged or self.lora_variant or len(names) != 1)
         if not plain or type(base) is not nn.Linear or base.weight.requires_grad or x.dtype != base.weight.dtype:
-            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
+            return self._by_peft(x, *args, **kwargs)
         (name,) = names
         a, b = self.lora_A[name], self.lora_B[name]
         if a.bias is not None or b.bias is not None or not isinstance(self.lora_dropout[name], nn.Identity):
-            return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
+            return self._by_peft(x, *args, **kwargs)
         product: Tensor = _Product.apply(x, base.weight, base.bias, a.weight, b.weight, self.scaling[name])
         return product
+
+    def _by_peft(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        y: Tensor = super().forward(x, *args, **kwargs)
+        return y
 
 
 def use_fast_lora(model: nn.Module) -> nn.Module:

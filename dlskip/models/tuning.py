@@ -53,7 +53,7 @@ def make_trainable(model: nn.Module, tune: Tune) -> nn.Module:
         r=tune.r, lora_alpha=tune.alpha, lora_dropout=tune.dropout, target_modules=_targets(model, tune.targets),
         task_type="CAUSAL_LM", fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )  # fmt: skip
-    return lora.use_fast_lora(get_peft_model(model, config))  # type: ignore[arg-type]
+    return lora.use_fast_lora(get_peft_model(model, config))
 
 
 def backbone_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -101,7 +101,7 @@ def load_tuned(model: nn.Module, directory: Path, *, trainable: bool = False) ->
             raise DlskipError(
                 "no tuned weights", where=str(directory), mend="run the stage that writes them: dvc repro"
             )
-        return lora.use_fast_lora(PeftModel.from_pretrained(model, str(directory), is_trainable=trainable))  # type: ignore[arg-type]
+        return lora.use_fast_lora(PeftModel.from_pretrained(model, str(directory), is_trainable=trainable))
     except RuntimeError as error:  # tensors of other shapes
         raise DlskipError("weights of another backbone", where=str(directory), mend="dvc repro") from error
 
@@ -145,4 +145,5 @@ def merged(model: nn.Module) -> nn.Module:
     """The model as it is deployed: LoRA folded into the weights (kept apart on a 4-bit backbone)."""
     if not isinstance(model, PeftModel) or any(type(m).__name__ == "Linear4bit" for m in model.modules()):
         return model
-    return model.merge_and_unload()  # type: ignore[operator, no-any-return]
+    whole: nn.Module = model.merge_and_unload()
+    return whole

@@ -145,6 +145,8 @@ class Reinforce(Step):
         quiet_until: No collapse alarm before this step: fresh heads agree with nobody.
     """
 
+    extra_ema: Tensor
+
     def __init__(self, model: nn.Module, config: RL, held: Batch, quiet_until: int) -> None:
         super().__init__()
         self.model, self.config, self.skipper = model, config, skipper_of(model)
@@ -183,10 +185,10 @@ class Reinforce(Step):
 
     def _ema(self, rewards: Tensor) -> Tensor:
         """The moving average before this step's rewards join it (bias-corrected; 0 at first)."""
-        total, weight = self.extra_ema.unbind()  # type: ignore[operator]
+        total, weight = self.extra_ema.unbind()
         before = total / weight.clamp(min=1e-8)
         with torch.no_grad():
-            self.extra_ema.mul_(0.9).add_(torch.stack([0.1 * rewards.mean(), weight.new_tensor(0.1)]))  # type: ignore[operator]
+            self.extra_ema.mul_(0.9).add_(torch.stack([0.1 * rewards.mean(), weight.new_tensor(0.1)]))
         return before
 
     def held_out(self, step: int) -> Metrics:
