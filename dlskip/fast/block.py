@@ -131,8 +131,8 @@ def normed(norm: Any, h: Tensor, single: bool) -> Tensor:
     x = h.to(torch.float32)
     flat = x.view(-1)
     scale = (torch.dot(flat, flat).item() / len(flat) + norm.variance_epsilon) ** -0.5
-    weight: Tensor = norm.weight
-    return (x * scale).to(h.dtype) * weight
+    scaled: Tensor = (x * scale).to(h.dtype) * norm.weight
+    return scaled
 
 
 def supported(block: nn.Module) -> bool:
