@@ -19,7 +19,7 @@ from dlskip.models.tiny import VOCAB, tiny
 from dlskip.skip import Skipper, attach
 from dlskip.skip.stack import find_layers, find_stack, output_logits
 from tests.helpers.published import Made, publish
-from tests.helpers.sections import tune
+from tests.helpers.sections import rl, tune
 
 Make = Callable[..., tuple[Any, Skipper]]
 
@@ -169,8 +169,7 @@ def rl_section() -> Callable[..., RL]:
     """Makes an ``rl`` section with overrides."""
 
     def make(**overrides: Any) -> RL:
-        train = overrides.pop("train", {"steps": 4, "batch": 4, "lr": 1e-3})
-        sampling = {"enabled": True} | overrides.pop("sampling", {})
-        return RL.model_validate({"train": train, "head_lr": 1e-2, "sampling": sampling} | overrides)
+        train = {"steps": 4, "batch": 4, "lr": 1e-3, "max_length": 128}
+        return rl(**{"train": train, "head_lr": 1e-2} | overrides)
 
     return make

@@ -27,6 +27,7 @@ from dlskip.steps.reinforce import Reinforce, drawn_prices
 from dlskip.training.losses import reward
 from tests.helpers import default
 from tests.helpers.published import Made, publish
+from tests.helpers.sections import mixer
 
 Ragged = Callable[..., Batch]
 RANGE = (0.25, 4.0)
@@ -111,9 +112,8 @@ def test_a_trajectory_is_rewarded_at_the_price_it_was_told(
 
 def test_the_gradient_reaches_what_reads_the_price(skipping: Any, ragged: Ragged, rl_section: Any) -> None:
     model, skipper = skipping(prices=RANGE, lora=True)
-    section = config.Mixer.model_validate(
-        {"train": {"steps": 4, "batch": 4, "lr": 1e-3}, "w_start": 0.5, "w_end": 0.5, "head_lr": 1e-2}
-    )
+    train = {"steps": 4, "batch": 4, "lr": 1e-3, "max_length": 128}
+    section = mixer(train=train, w_start=0.5, w_end=0.5, head_lr=1e-2)
     step = Mix(model, section, rl_section(), ragged(*LENGTHS))
     torch.manual_seed(0)
     loss, _ = step(ragged(*LENGTHS), 0, 0.5)
@@ -163,7 +163,7 @@ def test_its_settings_are_the_prices(priced: Made, monkeypatch: Any) -> None:
     params = config.load_params(default.PARAMS)
     monkeypatch.setattr(artifact, "directory", lambda *_: priced.artifact)
     settings = Learned().settings(params, "smollm2", 0)
-    assert [s.name for s in settings] == ["full", *(f"price {p}" for p in params.evaluate.prices)]
+    assert [s.setting.price for s in settings] == [None, *params.evaluate.prices] and settings[0].setting.full_depth
     policy = Learned().policy(settings[1], "entailment", "per_sample")
     assert isinstance(policy, Threshold) and (policy.threshold, policy.price) == (0.5, params.evaluate.prices[0])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dlskip.config import SkipPretrain, Train
+from dlskip.config import Train
 from dlskip.data.batches import Encoded
 from dlskip.models import tuning
 from dlskip.models.tiny import tiny
@@ -20,7 +20,7 @@ from dlskip.skip import attach
 from dlskip.steps.pretrain import Pretrain
 from dlskip.steps.supervised import Supervised
 from dlskip.training.loop import Step, TrainingRun, train
-from tests.helpers.sections import tune
+from tests.helpers.sections import skip_pretrain, tune
 
 TRAIN = Train(max_length=1024, steps=5, batch=4, lr=1e-2, weight_decay=0.0, log_every=1)
 
@@ -33,7 +33,7 @@ def step_of(name: str) -> Step:
     attach(model, bottleneck=8)
     model.requires_grad_(False)
     config = {"train": TRAIN.model_dump(), "teacher": "self", "p": 0.9, "p_draw": "fixed", "p_warmup": 0}
-    return Pretrain(model, SkipPretrain.model_validate(config))
+    return Pretrain(model, skip_pretrain(**config))
 
 
 def main(name: str, out: Path) -> None:

@@ -20,14 +20,15 @@ from dlskip.skip import Forced, Skipper, attach
 from dlskip.skip.stack import output_logits
 from dlskip.steps.pretrain import Pretrain, random_masks
 from dlskip.training.losses import cross_entropy, kl, skip_pretraining
-from tests.helpers.sections import tune
+from tests.helpers.sections import skip_pretrain, tune
 
 Ragged = Callable[..., Batch]
 LENGTHS = ((5, 3), (2, 1), (1, 4), (3, 2))
 
 
 def section(**overrides: Any) -> SkipPretrain:
-    return SkipPretrain.model_validate({"train": {"steps": 4, "batch": 4, "lr": 1e-3}, "p_warmup": 0} | overrides)
+    train = {"steps": 4, "batch": 4, "lr": 1e-3, "max_length": 128}
+    return skip_pretrain(**{"train": train, "p_warmup": 0.0} | overrides)
 
 
 def trainable(model: nn.Module, skipper: Skipper) -> dict[str, nn.Parameter]:

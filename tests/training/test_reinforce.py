@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dlskip.config import Mixer
 from dlskip.data.batches import Batch
 from dlskip.inference.scoring import target_logits
 from dlskip.skip import Sampled, Skipper, Strategy
 from dlskip.steps.mixer import Mix
 from dlskip.steps.reinforce import Reinforce, Trajectories, collapse_alarms, grouped, policy_logits
 from dlskip.training.losses import action_log_prob, entropy, leave_one_out, reinforce, reward
+from tests.helpers.sections import mixer
 
 Ragged = Callable[..., Batch]
 LAYERS = 4  # two of them free: four masks per deciding token
@@ -264,8 +264,8 @@ def test_joint_finetuning_reaches_the_backbone_through_the_task_loss_alone(
     """The states are given to the policy gradient: at weight 0 of the task loss, LoRA gets nothing."""
     for w in (0.0, 0.5):
         model, _ = skipping(layers=LAYERS, lora=True)
-        train = {"steps": 4, "batch": 2, "lr": 1e-3}
-        config = Mixer.model_validate({"train": train, "w_start": w, "w_end": w, "head_lr": 1e-2})
+        train = {"steps": 4, "batch": 2, "lr": 1e-3, "max_length": 128}
+        config = mixer(train=train, w_start=w, w_end=w, head_lr=1e-2)
         loss, _ = Mix(model, config, rl_section(), ragged((3, 1)))(ragged((3, 2), (2, 1)), 0, 0.0)
         loss.backward()
         lora = [p.grad for n, p in model.named_parameters() if "lora_" in n and p.grad is not None]

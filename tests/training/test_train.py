@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlskip.config import Mixer, SkipPretrain, Train
+from dlskip.config import Train
 from dlskip.data.batches import Batch, Batches, Encoded, encode
 from dlskip.data.io import Example
 from dlskip.errors import DlskipError
@@ -28,6 +28,7 @@ from dlskip.steps.reinforce import Reinforce
 from dlskip.steps.supervised import Supervised
 from dlskip.training import checkpoint
 from dlskip.training.loop import Step, TrainingRun, finish, learning_rate, total_steps, train
+from tests.helpers.sections import mixer, skip_pretrain
 
 TRAIN = Train(max_length=1024, steps=7, batch=4, lr=1e-2, checkpoint_every=3, log_every=1)
 LENGTHS = [(2 + i % 5, 1 + i % 3) for i in range(12)]
@@ -59,11 +60,11 @@ def make_step(skipping: Any, ragged: Any, rl_section: Any) -> Callable[..., Step
         if name.startswith("pretrain"):
             unit = name.removeprefix("pretrain_")
             config = {"train": TRAIN.model_dump(), "teacher": "self", "p": 0.5, "p_warmup": 0, "mask_unit": unit}
-            return Pretrain(model, SkipPretrain.model_validate(config))
+            return Pretrain(model, skip_pretrain(**config))
         if name in ("mix", "mixer"):
             schedule = {"schedule": "linear"} if name == "mix" else {"schedule": "mixer", "delta": 1, "stages": 3}
             config = {"train": TRAIN.model_dump(), "w_start": 0.9, "w_end": 0.1, "head_lr": 1e-2} | schedule
-            return Mix(model, Mixer.model_validate(config), rl_section(), held)
+            return Mix(model, mixer(**config), rl_section(), held)
         return Reinforce(model, rl_section(baseline=name, rollouts=2), held, 0)
 
     return make
@@ -249,9 +250,9 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
 def test_the_task_weight_gives_way_to_the_policy(ragged: Any) -> None:
     batch: Batch = ragged((3, 4), (2, 2))
     base = {"train": TRAIN.model_dump(), "w_start": 1.0, "w_end": 0.2, "head_lr": 1e-2}
-    linear = Mixer.model_validate(base)
+    linear = mixer(**base)
     assert [float(task_weights(linear, batch, x)[0]) for x in (0, 0.5, 1)] == pytest.approx([1, 0.6, 0.2])
-    suffix = Mixer.model_validate(base | {"schedule": "mixer", "delta": 1, "stages": 3})
+    suffix = mixer(**base | {"schedule": "mixer", "delta": 1, "stages": 3})
     found = [task_weights(suffix, batch, x).tolist() for x in (0, 0.4, 0.7, 1)]
     assert found == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 0], [1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
 
