@@ -110,7 +110,7 @@ def words(table: pd.DataFrame) -> list[str]:
 def write(
     table: pd.DataFrame, timings: Mapping[int, Mapping[str, Timings]], about: Mapping[str, Any], out: Path
 ) -> None:
-    """Writes ``bench.json``, ``bench.csv``, ``bench.md``, ``bench.png`` and ``bench.svg`` into ``out``."""
+    """Writes ``bench.json``, ``bench.csv``, ``bench.md`` and ``bench.svg`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     turns = {
         str(batch): {name: {"prefill": s.prefill, "decode": s.decode} for name, s in by_name.items()}
@@ -150,7 +150,7 @@ def markdown(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
 def draw(table: pd.DataFrame) -> Any:
     """Speed-up against skipped share, by phase and batch size, with what that share could give at best."""
     batches: Sequence[int] = list(dict.fromkeys(table["batch"]))
-    figure, grid = style.panels(len(PHASES), len(batches), figsize=(4.4 * len(batches), 7.4), squeeze=False)
+    figure, grid = plt.subplots(len(PHASES), len(batches), figsize=(4.4 * len(batches), 7.4), squeeze=False)
     for line, phase in zip(grid, PHASES, strict=True):
         for axes, batch in zip(line, batches, strict=True):
             axes.set_title(f"{PHASES[phase]}, batch {batch}")

@@ -149,7 +149,7 @@ def write(found: Sequence[tuple[Waits, Profile]], about: Mapping[str, Any], out:
 
 def draw(found: Sequence[tuple[Waits, Profile]]) -> Any:
     """The middle step of each engine: when the host sends work and waits, and when the device computes."""
-    figure, axes = style.panels(len(found), 1, figsize=(9.6, 1.6 * len(found) + 0.8), squeeze=False)
+    figure, axes = plt.subplots(len(found), 1, figsize=(9.6, 1.6 * len(found) + 0.8), squeeze=False)
     for ax, (waits, profile) in zip(axes[:, 0], found, strict=True):
         begin, end = profile.steps[len(profile.steps) // 2]
         lines = (("device computes", profile.device, style.OURS), ("host sends", profile.launches, style.MUTED),

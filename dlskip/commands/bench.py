@@ -56,4 +56,4 @@ def run(options: Namespace) -> None:
         about={"checkpoint": options.model, "prompts": str(options.data) if options.data else "one sentence"},
     )  # fmt: skip
     print(*words(table), sep="\n")
-    print(f"written: {options.out}/bench.md, bench.png, bench.json")
+    print(f"written: {options.out}/bench.md, bench.svg, bench.json")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from dlskip.config import Params
-from dlskip.report import claims, collect, figures, headline, style, tables, traces
+from dlskip.report import claims, collect, figures, headline, tables
 from dlskip.report.page import render
 from dlskip.report.view import View
 
@@ -33,9 +33,7 @@ def build(params: Params, root: Path) -> None:
         table.write(reports / "tables")
     for name, frame in tables.plot_data(views[0]).items():
         frame.to_csv(reports / "tables" / f"{name}.csv", index=False)
-    with style.style(params.figures.dpi):
-        figures.draw(views[0], reports / "figures")
-        traces.draw(views[0], reports / "figures")
+    drawn = figures.draw(views[0], reports / "figures")
     for name, value in {"metrics": headline.metrics(views), "claims": claims.document(found, said)}.items():
         (reports / f"{name}.json").write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (reports / "index.html").write_text(render(views, made, said, reports / "figures"), encoding="utf-8")
+    (reports / "index.html").write_text(render(views, made, said, drawn), encoding="utf-8")

@@ -14,14 +14,14 @@ from dlskip.report.budget import trained
 from dlskip.report.collect import Collected, evaluated
 from dlskip.report.compare import METRIC, means, range_of
 from dlskip.report.matched import curve, rivals
-from dlskip.report.stats import Drawn, Estimate, Run, estimate, less, paired_bleu
+from dlskip.report.stats import Condition, Drawn, Estimate, estimate, less, paired_bleu
 from dlskip.report.table import NOT_REACHED, NOT_RUN, Table, signed
 from dlskip.report.view import VANILLA, View, short
 
 LEVEL = 0.05
 SAME = "not distinguishable"
 _CHOSEN = (
-    "Ours' threshold was chosen on these very rows, which favours ours a little where a claim speaks of it; areas "
+    "Ours' threshold was chosen on the test rows, which favours ours a little where a claim speaks of it; areas "
     "under the curve take every threshold. "
 )
 NOTHING = Estimate(math.nan, math.nan, math.nan)
@@ -143,7 +143,7 @@ def _translations(view: View) -> Iterator[Claim]:
             yield _claim(view, method, short(task), [task], how, ours, other, p=p, signature=signature if p else "")
 
 
-def _tests(view: View, task: str, runs: Mapping[str, Run]) -> tuple[dict[int, dict[str, float]], str]:
+def _tests(view: View, task: str, runs: Mapping[str, Condition]) -> tuple[dict[int, dict[str, float]], str]:
     """p-values of ours against each run, by seed and method, and the test's signature."""
     values: dict[int, dict[str, float]] = {}
     signature, target = "", TASKS[task].languages[1]
@@ -197,7 +197,7 @@ def table(views: Sequence[View], said: Sequence[Claim]) -> Table:
         f"of the outputs as well, p for each seed ({'; '.join(signatures) or NOT_RUN}), and both must agree: an "
         f"interval that covers zero, or a p of {LEVEL} or more, reads “{SAME}”. The file reports/claims.json names for "
         "each claim every cell that it rests on, with command, parameters, data hash and commit. "
-        + (_CHOSEN if any(view.headline.chosen for view in views) else "")
+        + (_CHOSEN if any(view.headline.same_rows for view in views) else "")
         + notes.intervals(views) + notes.missing(views),
         ["backbone", "against", "tasks", "compared", "metric", "ours", "it", "ours − it", "p (sacreBLEU)", "ours is",
          "n", "seeds", "evaluations"],

@@ -10,7 +10,7 @@ import numpy as np
 from dlskip.methods.names import title
 from dlskip.report import notes
 from dlskip.report.matched import Curve, common, curve
-from dlskip.report.stats import Level, Run, estimate, less
+from dlskip.report.stats import Condition, Level, estimate, less
 from dlskip.report.table import NOT_REACHED, Table, spread
 from dlskip.report.view import View, short
 
@@ -152,12 +152,12 @@ def ablations(views: Sequence[View]) -> Table:
     )  # fmt: skip
 
 
-def _by_sample(view: View, method: str) -> Run:
+def _by_sample(view: View, method: str) -> Condition:
     """A learned method at the headline threshold, deciding sample by sample as the ablations do.
 
     One that is told a price: at the price at which it skips most nearly as much.
     """
-    run = Run(method, view.headline.ours.setting, _batch(view, method))
+    run = Condition(method, view.headline.ours.setting, _batch(view, method))
     if method not in view.priced:
         return run
     return view.nearest(method, view.one(view.headline.ours, "skip_ratio", view.tasks), view.tasks) or run

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from dlskip.methods.names import title as method_title
 from dlskip.report import style
@@ -16,7 +17,14 @@ from dlskip.report.view import VANILLA, Point, View
 
 BANDS = "band: one standard deviation over seeds"
 SHARE = "layer applications skipped, %"
-PAPERS_TASK = ("qnli", "answerability")  # of the paper's figure 3, and its counterpart in the embedded suite
+
+
+class Picture(NamedTuple):
+    """A figure, what it shows (for those who do not see it), and how to read it."""
+
+    figure: Figure
+    alt: str
+    caption: str
 
 
 class Kind(NamedTuple):
@@ -39,15 +47,10 @@ def kinds(view: View) -> list[Kind]:
     return [Kind(name, tasks, metrics[name]) for name, tasks in view.kinds.items()]
 
 
-def papers_task(view: View) -> str | None:
-    """The task of the paper's figure 3, or the nearest to it that the grid has."""
-    return next((t for t in PAPERS_TASK if t in view.nlu), view.nlu[0] if view.nlu else None)
-
-
-def course(view: View, method: str, tasks: Sequence[str]) -> list[Point]:
-    """A method's points with the one that it begins with, which alone is no course: empty if nothing else was run."""
+def curve_points(view: View, method: str, tasks: Sequence[str]) -> list[Point]:
+    """A method's points with the one that it begins with, which alone is no curve: empty if nothing else was run."""
     points, begin = view.points(method, tasks), view.start(method)
-    return points if any(point.run != begin for point in points) else []
+    return points if any(point.condition != begin for point in points) else []
 
 
 def at_share(points: Sequence[Point], share: float) -> float:
@@ -91,7 +94,7 @@ def unskipped(axes: Axes, view: View, tasks: Sequence[str], *, interval: bool = 
 
 def whiskers(axes: Axes, view: View, points: Sequence[Point], tasks: Sequence[str], colour: str) -> None:
     """95 % bootstrap intervals over examples at a line's points."""
-    bands = [view.bootstrap.mean(p.run, tasks) for p in points]
+    bands = [view.bootstrap.mean(p.condition, tasks) for p in points]
     axes.vlines(
         [p.skipped for p in points], [b.low for b in bands], [b.high for b in bands], color=colour, linewidth=1,
         alpha=0.5,
@@ -115,13 +118,13 @@ def name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
     for i in range(len(heights) - 1, -1, -1):
         heights[i] = min(heights[i], top - least / 2 - (len(heights) - 1 - i) * least)
     for height, method in zip(heights, names, strict=True):
-        colour, (x, y) = style.legible(style.look(method)["color"]), ends[method]
+        colour, (x, y) = style.look(method)["color"], ends[method]
         if math.hypot((right - x) / (right - left), (height - y) / (top - bottom)) > 0.02:
             axes.plot([x, right], [y, height], color=colour, linewidth=0.7, alpha=0.5, clip_on=False, zorder=1)
         axes.annotate(
-            method_title(method), (right, height), (5, 0), textcoords="offset points", color=colour, va="center",
-            fontsize=9, fontweight="bold" if method in ("ours", "vanilla", "random") else "normal",
-            annotation_clip=False, path_effects=style.HALO,
+            style.short(method_title(method)), (right, height), (5, 0), textcoords="offset points", color=colour,
+            va="center", fontsize=9, fontweight="bold" if method in ("ours", "vanilla", "random") else "normal",
+            annotation_clip=False, bbox=style.BEHIND,
         )  # fmt: skip
 
 

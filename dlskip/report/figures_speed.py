@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dlskip.methods.names import title as method_title
 from dlskip.methods.settings import FULL, PER_SAMPLE, BatchRule, rule_of
 from dlskip.report import style
-from dlskip.report.figures_common import Kind, facts, handles, kinds
-from dlskip.report.stats import Run
+from dlskip.report.figures_common import Kind, Picture, facts, handles, kinds
+from dlskip.report.stats import Condition
 from dlskip.report.view import View, batch_label
 
 PHASES = {"prefill": "Prefill", "decode": "Decoding"}
@@ -34,7 +33,7 @@ _HOLLOW = {"markerfacecolor": "white", "markeredgecolor": style.OURS, "markersiz
 class Measured(NamedTuple):
     """One run in a plane: across and upright."""
 
-    run: Run
+    condition: Condition
     x: float
     y: float
 
@@ -53,13 +52,13 @@ def timed_batches(view: View) -> list[BatchRule]:
     return [rule_of(batch) for batch in view.found.params.speed.batches]
 
 
-def timed(view: View, method: str, batch: BatchRule) -> list[Run]:
+def timed(view: View, method: str, batch: BatchRule) -> list[Condition]:
     """A method's runs that were timed at a batch size, with full depth."""
-    runs = view.runs(method, batch)
-    return [Run(method, FULL, batch), *runs] if method == "ours" else runs
+    runs = view.conditions(method, batch)
+    return [Condition(method, FULL, batch), *runs] if method == "ours" else runs
 
 
-def _speed(view: View, run: Run, metric: str) -> float:
+def _speed(view: View, run: Condition, metric: str) -> float:
     return float(view.speed(run, metric).mean())
 
 
@@ -69,27 +68,29 @@ def _untimed(view: View, methods: Sequence[str]) -> list[str]:
     return [m for m in methods if all(math.isnan(_speed(view, run, "speedup_prefill")) for run in runs[m])]
 
 
-def pareto(view: View) -> Figure:
+def pareto(view: View) -> Picture:
     """Quality against measured speed-up; the line joins what no other setting beats in both."""
     found = kinds(view)
     batches = [b for b in ALIKE if b in timed_batches(view)] or timed_batches(view)[:1]
-    figure, grid = style.panels(
-        len(found), len(batches), figsize=(6.1 * len(batches), 3.9 * len(found) + 0.9), squeeze=False
-    )
-    for row, kind in zip(grid, found, strict=True):
+    shown = [(kind, batch) for kind in found for batch in batches]
+    figure, grid = style.panels(len(shown), len(batches), 6.1, 3.7, room=1.2)
+    for axes, (kind, batch) in zip(grid, shown, strict=True):
         phase = "prefill" if kind.name == "understanding" else "decode"
-        for axes, batch in zip(row, batches, strict=True):
-            axes.set_title(f"{kind.title[0].upper()}{kind.title[1:]}: {PHASES[phase].lower()}, {batch_label(batch)}")
-            _plane(view, axes, kind, phase, batch)
+        axes.set_title(f"{kind.title[0].upper()}{kind.title[1:]}\n{PHASES[phase].lower()}, {batch_label(batch)}")
+        _plane(view, axes, kind, phase, batch)
     methods = [m for m in view.compared if m != "random"]  # which was not timed
     marks = handles(methods, lines=False, absent=_untimed(view, methods))
     if "per_sample" in view.batches:
         marks.append(plt.Line2D([], [], marker="o", linestyle="none", **_HOLLOW, label="Ours, per sample"))
     marks.append(plt.Line2D([], [], color=style.INK, linewidth=1, label="not beaten in both"))
-    figure.legend(handles=marks, loc="outside upper left", ncols=5, fontsize=9, handlelength=1.6)
+    style.legend(figure, marks)
     rule = f"not drawn: settings that skipped a share more than {APART:g} points from that on the tasks while timed"
     style.note(figure, facts(view, view.tasks, "timed against full depth, in the same run", rule))
-    return figure
+    return Picture(
+        figure, "Scatter plots of quality against measured speed-up. The speed table holds the numbers.",
+        "Up is better, right is faster. The thin line joins the settings that no other one beats in both; they are "
+        "labelled with threshold or share.",
+    )  # fmt: skip
 
 
 def measured(view: View, kind: Kind, phase: str, batch: BatchRule) -> tuple[list[Measured], list[str]]:
@@ -131,11 +132,11 @@ def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: BatchRule) -> 
         style.blank(axes)
         return
     for point in points:
-        look = style.look(point.run.method) | {"linestyle": "none"}
-        leads = point.run.method in ("ours", "vanilla")
-        size = 12 if point.run.method == "vanilla" else 8 if leads else 6.5
+        look = style.look(point.condition.method) | {"linestyle": "none"}
+        leads = point.condition.method in ("ours", "vanilla")
+        size = 12 if point.condition.method == "vanilla" else 8 if leads else 6.5
         look |= {"markersize": size, "zorder": 4 if leads else 3, "markeredgecolor": "white"}
-        look |= _HOLLOW if point.run.batch == "per_sample" and leads else {}
+        look |= _HOLLOW if point.condition.batch == "per_sample" and leads else {}
         axes.plot(point.x, point.y, **look)
     best = front(points)
     axes.step([p.x for p in best], [p.y for p in best], where="pre", color=style.INK, linewidth=1, zorder=1)
@@ -151,14 +152,14 @@ def _name_settings(axes: Axes, points: Sequence[Measured]) -> None:
     last = (-math.inf, -math.inf)
     for point in points:
         x, y = axes.transAxes.inverted().transform(axes.transData.transform((point.x, point.y)))
-        if point.run.setting.full_depth or (x - last[0] < 0.07 and abs(y - last[1]) < 0.05):
+        if point.condition.setting.full_depth or (x - last[0] < 0.07 and abs(y - last[1]) < 0.05):
             continue
         last = (x, y)
-        sign = "t=" if point.run.method == "ours" else ""
+        sign = "t=" if point.condition.method == "ours" else ""
         axes.annotate(
-            f"{sign}{point.run.setting.short_label()}",
-            (point.x, point.y), (5, 5), textcoords="offset points", fontsize=8,
-            color=style.legible(style.look(point.run.method)["color"]), path_effects=style.HALO,
+            f"{sign}{point.condition.setting.short_label()}", (point.x, point.y), (5, 5), textcoords="offset points",
+            fontsize=8,
+            color=style.look(point.condition.method)["color"], bbox=style.BEHIND,
         )  # fmt: skip
 
 
@@ -175,25 +176,30 @@ def _factors(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def speed(view: View) -> Figure:
+def speed(view: View) -> Picture:
     """Measured speed-up against counted share, with the line that skipping could reach at most."""
     batches = timed_batches(view)
-    figure, grid = style.panels(len(PHASES), len(batches), figsize=(4.6 * len(batches), 7.2), squeeze=False)
-    for row, phase in zip(grid, PHASES, strict=True):
-        for axes, batch in zip(row, batches, strict=True):
-            axes.set_title(f"{PHASES[phase]}, {batch_label(batch)}")
-            _against_ideal(view, axes, phase, batch)
+    shown = [(phase, batch) for phase in PHASES for batch in batches]
+    figure, grid = style.panels(len(shown), len(batches), 4.6, 3.2, room=1.2)
+    for axes, (phase, batch) in zip(grid, shown, strict=True):
+        axes.set_title(f"{PHASES[phase]}, {batch_label(batch)}")
+        _against_ideal(view, axes, phase, batch)
     methods = [m for m in view.compared if m not in ("random", "vanilla")]
     marks = handles(methods, lines=False, absent=_untimed(view, methods))
     marks.append(plt.Line2D([], [], color=style.INK, label="1 / (1 − s): a layer's time is all the time"))
-    figure.legend(handles=marks, loc="outside upper left", ncols=5, fontsize=9, handlelength=1.6)
+    style.legend(figure, marks)
     seeds = len(view.found.params.grid.seeds)
     style.note(
         figure, f"{view.backbone}; {seeds} seed{'s' if seeds > 1 else ''}; prefill of understanding prompts, decoding "
         "of translations of one length; above 1: faster than the same weights at full depth, in the same run; both "
         "axes of what was timed",
     )  # fmt: skip
-    return figure
+    return Picture(
+        figure, "Scatter plots of measured speed-up against the share of layers skipped, with the ideal line 1/(1-s). "
+        "The speed table holds the numbers.",
+        "Below 1 means slower than the same weights unskipped. The gap to the line is what embedding, LM head, "
+        "key/value filling, gathering of rows and the controllers cost on this machine.",
+    )  # fmt: skip
 
 
 def _against_ideal(view: View, axes: Axes, phase: str, batch: BatchRule) -> None:
@@ -201,7 +207,7 @@ def _against_ideal(view: View, axes: Axes, phase: str, batch: BatchRule) -> None
     for method in view.compared:
         if method == "vanilla":
             continue
-        runs = view.runs(method, batch)
+        runs = view.conditions(method, batch)
         points = [(_speed(view, r, f"skip_{phase}"), _speed(view, r, f"speedup_{phase}")) for r in runs]
         points = [p for p in points if not math.isnan(p[0] + p[1])]
         if points:

@@ -73,7 +73,7 @@ def curve(view: View, method: str, tasks: Sequence[str], batch: str | None = Non
         batch: Another batch rule than the method's default.
     """
     batch = batch or view.batch_of(method)
-    begin, runs = view.start(method), view.runs(method, batch)
+    begin, runs = view.start(method), view.conditions(method, batch)
     if begin.method == method:
         begin = begin._replace(batch=batch)
     points: dict[int, dict[float, list[Floats]]] = {}

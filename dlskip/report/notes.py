@@ -1,16 +1,19 @@
-"""What stands beneath more than one table, and the paper's published numbers."""
+"""What stands beneath more than one table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from dlskip.config import read_yaml
 from dlskip.report.stats import DRAWS
 from dlskip.report.table import NOT_RUN
 from dlskip.report.view import View, short
 
-PAPER = read_yaml(Path(__file__).with_name("paper.yaml"))
+SMOKE = "A smoke run: tiny models with random weights, a few steps. It says nothing of quality. "
+
+
+def smoke(views: Sequence[View]) -> str:
+    """What a smoke run's tables begin with."""
+    return SMOKE if views[0].found.params.recipe == "smoke" else ""
 
 
 def missing(views: Sequence[View]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,11 +13,10 @@ from markupsafe import Markup
 from dlskip import __version__
 from dlskip.data.tasks import TASKS
 from dlskip.methods.names import title as method_title
-from dlskip.report import headline
+from dlskip.report import headline, notes, style
 from dlskip.report.claims import SAME, Claim
-from dlskip.report.payload import embed, payload
-from dlskip.report.pictures import pictures
-from dlskip.report.svg import data_uri
+from dlskip.report.explorer import chart, embed, library, slug
+from dlskip.report.figures import Drawn
 from dlskip.report.table import NOT_REACHED, NOT_RUN, Table, signed
 from dlskip.report.traces import LOST, headline_traces
 from dlskip.report.view import View, short
@@ -35,20 +34,20 @@ PLACES = {
     "provenance": ["cost"],
 }
 SECTIONS = {
-    "numbers": "Headline", "explore": "Compare methods", "claims": "Claims", "tasks": "Per task", "speed": "Speed",
+    "numbers": "Headline", "explore": "Compare", "claims": "Claims", "tasks": "Per task", "speed": "Speed",
     "layers": "Layers", "tokens": "Tokens", "training": "Training", "ablations": "Ablations", "rows": "Data",
-    "tables": "All other tables", "provenance": "Provenance", "meaning": "How to read",
+    "tables": "Other tables", "provenance": "Provenance", "meaning": "How to read",
 }  # fmt: skip
 
 
-def render(views: Sequence[View], made: Sequence[Table], said: Sequence[Claim], figures: Path) -> str:
+def render(views: Sequence[View], made: Sequence[Table], said: Sequence[Claim], drawn: Mapping[str, Drawn]) -> str:
     """The page's HTML.
 
     Args:
         views: One per backbone; headline and figures are of the first.
         made: All tables.
         said: What is claimed of ours against other methods.
-        figures: Directory with the figures' SVG files.
+        drawn: The figures.
     """
     environment = Environment(
         loader=PackageLoader("dlskip.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -56,9 +55,8 @@ def render(views: Sequence[View], made: Sequence[Table], said: Sequence[Claim], 
     )  # fmt: skip
     view = views[0]
     found, params = view.found, view.found.params
-    shown = {p.name: p for p in pictures(view)}
     environment.filters |= {
-        "image": lambda name: data_uri((figures / f"{name}.svg").read_text(encoding="utf-8")),
+        "image": lambda svg: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(),
         "json": lambda value: json.dumps(value, indent=1, ensure_ascii=False),
         "embed": embed, "numeric": numeric, "cell_class": cell_class, "slug": slug, "signed": signed,
     }  # fmt: skip
@@ -71,10 +69,14 @@ def render(views: Sequence[View], made: Sequence[Table], said: Sequence[Claim], 
         choice=headline.choice(view),
         claims=grouped(said),
         glances=glances(said),
-        sections=[(id, text) for id, text in SECTIONS.items() if id != "ablations" or id in shown],
+        sections=[(id, text) for id, text in SECTIONS.items() if id != "ablations" or id in drawn],
         tables=placed(made),
-        pictures=shown,
-        data=payload(views),
+        pictures=drawn,
+        looks=[(m, style.look(m)["color"]) for m in view.methods],
+        chart=chart(views),
+        library=library(),
+        dark=style.DARK,
+        smoke=notes.smoke(views),
         traces=[_trace(t) for t in _spread(headline_traces(view))],
         alarms=found.alarms,
         missing=found.missing,
@@ -128,11 +130,6 @@ def grouped(said: Sequence[Claim]) -> list[tuple[str, str, list[tuple[int, Claim
     found = [(head, kind, [(i, c) for i, c in numbered if c.verdict == verdict]) for head, kind, verdict in groups]
     known = [verdict for _, _, verdict in groups]
     return [*found, ("Not compared", "", [(i, c) for i, c in numbered if c.verdict not in known])]
-
-
-def slug(cell: str) -> str:
-    """The id of a cell's record in the page, as the page's script makes it too."""
-    return "cell-" + cell.replace("/", "-").replace(".", "_")
 
 
 def numeric(text: str) -> bool:

@@ -7,36 +7,38 @@ has the form of one of its tasks they stand in rows that name the model and the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dlskip.config import read_yaml
 from dlskip.methods.names import TABLE1, title
 from dlskip.methods.settings import KNOBS, PER_SAMPLE, from_columns
 from dlskip.report import notes
-from dlskip.report.notes import PAPER
-from dlskip.report.stats import Run
+from dlskip.report.stats import Condition
 from dlskip.report.table import NOT_RUN, Table, spread
 from dlskip.report.view import VANILLA, View, batch_label, short
 
+PAPER = read_yaml(Path(__file__).with_name("paper.yaml"))  # published numbers
 SOURCE: str = PAPER["source"]
 
 
-def avg_best(view: View, runs: Sequence[Run], metric: str, task: str) -> tuple[Any, Any]:
+def avg_best(view: View, runs: Sequence[Condition], metric: str, task: str) -> tuple[Any, Any]:
     """Mean over the settings and the best of them, per seed, then over the seeds that ran every setting."""
     frame = pd.DataFrame({run.setting: view.over(run, metric, [task]) for run in runs}).dropna()
     return spread(frame.mean(axis=1)), spread(frame.max(axis=1))
 
 
-def _rows(view: View, methods: Sequence[str]) -> Iterator[tuple[str, str, list[Run]]]:
+def _rows(view: View, methods: Sequence[str]) -> Iterator[tuple[str, str, list[Condition]]]:
     """(key of the paper's numbers, name, runs): ours once for every batch rule."""
     for method in methods:
         for batch in view.batches if method == "ours" else [view.batch_of(method)]:
             name = f"{title(method)} {batch_label(batch)}" if method == "ours" else title(method)
             alone = batch == PER_SAMPLE and "1" not in view.batches  # decides as batch 1 does
             key = f"{method}/{'1' if alone else batch}" if method == "ours" else method
-            yield key, name, view.runs(method, batch)
+            yield key, name, view.conditions(method, batch)
 
 
 def _label(key: str) -> str:
@@ -51,7 +53,7 @@ def ordered(view: View) -> list[str]:
     return [*first, *(m for m in view.compared if m not in first)]
 
 
-def _skipped(view: View, runs: Sequence[Run], tasks: Sequence[str]) -> float:
+def _skipped(view: View, runs: Sequence[Condition], tasks: Sequence[str]) -> float:
     return float(np.mean([view.one(run, "skip_ratio", tasks) for run in runs]))
 
 
@@ -151,10 +153,10 @@ def variance(views: Sequence[View]) -> Table:
         means = prompts.groupby(keys, dropna=False)["skip_std"].mean()
         spreads = {(method, from_columns(*knobs), batch, task): x for (method, *knobs, batch, task), x in means.items()}
         for task in view.tasks:
-            ours = [*view.runs("ours", view.headline.ours.batch), view.headline.random]
+            ours = [*view.conditions("ours", view.headline.ours.batch), view.headline.random]
             row: list[Any] = [view.backbone, short(task), *(spreads.get((*run, task), np.nan) for run in ours)]
             for method in view.baselines:
-                runs = view.runs(method, view.batch_of(method))
+                runs = view.conditions(method, view.batch_of(method))
                 row.append(float(np.mean([spreads.get((*run, task), np.nan) for run in runs])))
             theirs = task if task in PAPER["variance"] else PAPER["forms"].get(task, "")
             known = PAPER["variance"].get(theirs)
@@ -195,7 +197,7 @@ def per_backbone(views: Sequence[View]) -> Table:
     tasks, batch = views[0].nlu, views[0].headline.ours.batch
     rows: list[list[Any]] = []
     for view in views:
-        named = {title("vanilla"): [VANILLA], f"{title('ours')} {batch_label(batch)}": view.runs("ours", batch)}
+        named = {title("vanilla"): [VANILLA], f"{title('ours')} {batch_label(batch)}": view.conditions("ours", batch)}
         for name, runs in named.items():
             cells = [cell for task in tasks for cell in avg_best(view, runs, "f1_macro", task)]
             rows.append([view.backbone, name, *cells])

@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 Drawn = dict[int, Floats]  # by seed: a value on each draw, (1 + DRAWS,)
 
 
-class Run(NamedTuple):
+class Condition(NamedTuple):
     """One way to run a model: what a row of results is about, apart from task and metric."""
 
     method: str
@@ -157,31 +157,31 @@ class Bootstrap:
             texts[0].append(str(said))
             texts[1].append(str(gold))
 
-    def texts(self, run: Run, task: str) -> dict[int, tuple[list[str], list[str]]]:
+    def texts(self, run: Condition, task: str) -> dict[int, tuple[list[str], list[str]]]:
         """By seed: predictions and gold answers, in the order of the examples' ids."""
         return self._texts.get((*run, task), {})
 
-    def drawn(self, run: Run, tasks: Sequence[str]) -> Drawn:
+    def drawn(self, run: Condition, tasks: Sequence[str]) -> Drawn:
         """Macro F1 in %, or BLEU, averaged over tasks, on each draw; only seeds that ran all of the tasks."""
         each = [self._drawn(run, task) for task in tasks]
         seeds = set.intersection(*map(set, each)) if each else set()
         return {seed: np.asarray(np.mean([scores[seed] for scores in each], axis=0)) for seed in sorted(seeds)}
 
-    def _drawn(self, run: Run, task: str) -> Drawn:
+    def _drawn(self, run: Condition, task: str) -> Drawn:
         key = (*run, task)
         if key not in self._scores:
             self._scores[key] = {seed: _score(task, *texts) for seed, texts in self.texts(run, task).items()}
         return self._scores[key]
 
-    def scores(self, run: Run, task: str) -> Floats:
+    def scores(self, run: Condition, task: str) -> Floats:
         """The same of one task, averaged over seeds: (1 + DRAWS,); NaN if it was not run."""
         return pooled(self._drawn(run, task))
 
-    def mean(self, run: Run, tasks: Sequence[str]) -> Estimate:
+    def mean(self, run: Condition, tasks: Sequence[str]) -> Estimate:
         """Average over tasks and seeds."""
         return estimate(self.drawn(run, tasks))
 
-    def difference(self, run: Run, other: Run, tasks: Sequence[str]) -> Estimate:
+    def difference(self, run: Condition, other: Condition, tasks: Sequence[str]) -> Estimate:
         """``run`` less ``other``, averaged over tasks and over the seeds that both have, in points."""
         return estimate(less(self.drawn(run, tasks), self.drawn(other, tasks)))
 

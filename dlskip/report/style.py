@@ -1,12 +1,14 @@
-"""One look for every figure: a colour-blind safe palette with one colour per method, fonts, and saving."""
+"""One look for every figure: fixed colours per method, two widths, and a drawing that is dark on a dark screen."""
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import textwrap
+import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,32 +16,42 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("Agg")
-from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
-INK, MUTED, RULE = "#1f2933", "#5f6b76", "#d5dbe1"
-OURS, RANDOM, VANILLA = "#0067a5", "#d55e00", "#1f2933"
+INK, MUTED, RULE, PAPER = "#1f2933", "#5f6b76", "#d5dbe1", "#ffffff"
+OURS, RANDOM, VANILLA = "#0067a5", "#bd4f07", INK
+SECOND = "#8a4f7d"  # another variant of training; never a method
 Dashes = str | tuple[float, tuple[float, ...]]
 # A colour, a marker and a kind of line per method: in grey, or to a reader who sees fewer hues, the latter two remain.
 _LOOKS: dict[str, tuple[str, str, Dashes]] = {
     "vanilla": (VANILLA, "*", (0, (5, 3))),
     "skip_decode": ("#881dd9", "v", (0, (6, 2, 1, 2))),
-    "static": ("#75a23a", "s", "-"),
-    "pretrain_static": ("#5d581f", "D", (0, (4, 1.5))),
-    "unified": ("#bc537e", "^", (0, (1.5, 1.5))),
+    "static": ("#627435", "s", "-"),
+    "pretrain_static": ("#464c00", "D", (0, (4, 1.5))),
+    "unified": ("#b8517b", "^", (0, (1.5, 1.5))),
     "early_exit": ("#662b28", "<", (0, (7, 2, 1, 2, 1, 2))),
-    "shortgpt": ("#d9204b", "P", (0, (3, 1, 1, 1))),
+    "shortgpt": ("#d92d5d", "P", (0, (3, 1, 1, 1))),
     "ours": (OURS, "o", "-"),
     "random": (RANDOM, "X", (0, (1, 1))),
 }
 # Methods that this list does not know (ablations): any of these, by name, so that a name always looks the same.
-_OTHERS = ["#8a4f7d", "#4f6d7a", "#7d5a3c", "#3d6b4f", "#6a5acd", "#a0522d"]
+_OTHERS = ["#8a4f7e", "#4f6d7a", "#7d5a3c", "#3d6b4f", "#6a5acd", "#a0522d"]
 _OTHER_MARKS: list[tuple[str, Dashes]] = [
     ("p", (0, (4, 2))), ("h", (0, (2, 1))), (">", (0, (6, 2))), ("d", (0, (1, 1.5))), ("H", (0, (4, 1, 1, 1))),
 ]  # fmt: skip
+# Every colour above on a dark ground. What is drawn in another colour stays as it is.
+DARK = {
+    PAPER: "#1c2229", INK: "#e6e9ec", MUTED: "#a9b3bd", RULE: "#343c45", OURS: "#4aa3dc", RANDOM: "#f08a3c",
+    SECOND: "#c493b8", "#881dd9": "#b884f0", "#627435": "#94c456", "#464c00": "#b3ab5e", "#b8517b": "#e08bb0",
+    "#662b28": "#c0817c", "#d92d5d": "#ff6b88", "#8a4f7e": "#c493b9", "#4f6d7a": "#8fb0bf", "#7d5a3c": "#c29b7a",
+    "#3d6b4f": "#7fb596", "#6a5acd": "#a79cf0", "#a0522d": "#d98b62",
+}  # fmt: skip
+BEHIND = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.8}  # keeps words legible over lines
+HEAT = mpl.colors.LinearSegmentedColormap.from_list("skip", [mpl.colors.to_rgba(OURS, 0.05), OURS])
+NARROW = 4.6  # inches: a figure for a screen held upright
+_narrow = False
 
 
 def look(method: str) -> dict[str, Any]:
@@ -53,15 +65,6 @@ def look(method: str) -> dict[str, Any]:
     return {"color": colour, "marker": marker, "linestyle": line}
 
 
-def legible(colour: str, paper: str = "#ffffff") -> str:
-    """The colour, moved away from that of the paper until text in it has a contrast of 4.5 at least."""
-    goal = 0.0 if _luminance(mpl.colors.to_rgb(paper)) > 0.18 else 1.0
-    rgb, share = mpl.colors.to_rgb(colour), 0.0
-    while contrast(found := mpl.colors.to_hex([c + share * (goal - c) for c in rgb]), paper) < 4.5:
-        share += 0.02
-    return str(found)
-
-
 def contrast(one: str, other: str) -> float:
     """Contrast of two colours as WCAG defines it: 1 to 21."""
     lights = sorted(_luminance(mpl.colors.to_rgb(c)) for c in (one, other))
@@ -73,82 +76,66 @@ def _luminance(rgb: tuple[float, ...]) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-# ours at each batch rule: one hue, told apart by marker and depth of colour
-BATCH: dict[str, dict[str, Any]] = {
-    "1": {"color": OURS, "marker": "o", "linestyle": "-"},
-    "8": {"color": "#4a98c9", "marker": "s", "linestyle": (0, (4, 1.5))},
-    "16": {"color": "#8fc1e0", "marker": "^", "linestyle": (0, (1.5, 1.5))},
-    "per_sample": {"color": OURS, "marker": "o", "linestyle": ":", "markerfacecolor": "white", "markersize": 7.5},
-}
-SECOND = "#8a4f7d"  # another variant of training; never a method
-HALO = [withStroke(linewidth=2.5, foreground="white")]  # keeps words legible over lines
-HEAT = mpl.colors.LinearSegmentedColormap.from_list("skip", ["#f3f6f9", "#b9d5e8", "#4a98c9", "#0067a5", "#063a5f"])
-_CJK = (
-    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
-    "PingFang SC", "Heiti SC", "Microsoft YaHei", "SimHei", "Droid Sans Fallback", "Arial Unicode MS", "Unifont",
-)  # fmt: skip
-
-
-def _families() -> list[str]:
-    """DejaVu Sans, which Matplotlib brings, then whatever font for Chinese the machine has."""
-    have = {font.name for font in font_manager.fontManager.ttflist}
-    return ["DejaVu Sans", *(name for name in _CJK if name in have)]
-
-
-def drawable(text: str) -> bool:
-    """Whether some font of the figure has every character."""
-    faces = [font_manager.get_font(font_manager.findfont(name)) for name in _families()]
-    return all(any(face.get_char_index(ord(c)) for face in faces) for c in text if not c.isspace())
-
-
-def escaped(text: str) -> str:
-    """The text, with each character that no font has as ``U+4F60``."""
-    return "".join(c if drawable(c) else f"U+{ord(c):04X} " for c in text)
-
-
 @contextmanager
-def style(dpi: int) -> Iterator[None]:
-    """The report's Matplotlib settings; SVG output is the same bytes for the same data."""
+def style(dpi: int = 100, *, narrow: bool = False) -> Iterator[None]:
+    """The report's Matplotlib settings; the same data give the same bytes.
+
+    Args:
+        dpi: Of what is drawn in pixels.
+        narrow: Whether panels stand below each other, for a screen held upright.
+    """
+    global _narrow
     settings: dict[str, Any] = {
-        "font.family": _families(), "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold",
-        "axes.titlelocation": "left", "axes.titlepad": 9, "axes.edgecolor": MUTED, "axes.labelcolor": INK,
-        "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False,
-        "axes.spines.right": False, "axes.grid": True, "grid.color": RULE, "grid.linewidth": 0.6,
-        "axes.axisbelow": True, "lines.linewidth": 1.7, "lines.markersize": 5.5, "legend.frameon": False,
-        "figure.dpi": dpi, "savefig.dpi": dpi, "figure.facecolor": "white", "svg.hashsalt": "dlskip",
-        "svg.fonttype": "path", "figure.constrained_layout.use": True,
-        "figure.constrained_layout.h_pad": 0.09, "figure.constrained_layout.w_pad": 0.09,
+        "font.family": ["DejaVu Sans", "Verdana", "Noto Sans CJK SC", "sans-serif"], "font.size": 9.5,
+        "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 9,
+        "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED,
+        "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+        "grid.color": RULE, "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.7,
+        "lines.markersize": 5.5, "legend.frameon": False, "figure.dpi": dpi, "savefig.dpi": dpi,
+        "figure.facecolor": PAPER, "svg.hashsalt": "dlskip", "svg.fonttype": "none", "path.simplify_threshold": 0.3,
+        "figure.constrained_layout.use": True, "figure.constrained_layout.h_pad": 0.09,
+        "figure.constrained_layout.w_pad": 0.09,
     }  # fmt: skip
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font without a bold cut is fine
-    with plt.rc_context(settings):
-        yield
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the reader's machine has other fonts
+    before, _narrow = _narrow, narrow
+    try:
+        with plt.rc_context(settings), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            yield
+    finally:
+        _narrow = before
 
 
-def panels(*shape: int, **options: Any) -> tuple[Figure, Any]:
-    """A figure and its axes, as ``pyplot.subplots`` gives them."""
-    figure, axes = plt.subplots(*shape, **options)
-    return figure, axes
+def panels(count: int, columns: int, width: float, height: float, *, room: float = 0.9) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, in fewer columns if it is to be narrow.
+
+    Args:
+        count: Panels.
+        columns: Panels side by side.
+        width, height: Of a panel, in inches.
+        room: Height of what stands above and below them.
+    """
+    if _narrow:
+        columns = min(columns, max(1, int(NARROW / (0.72 * width))))
+        width = NARROW / columns
+    rows = -(-count // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows + room), squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.axis("off")
+    return figure, list(grid.flat[:count])
 
 
-def save(figure: Figure, directory: Path, name: str) -> None:
-    """Writes ``<name>.png`` and ``<name>.svg`` and closes the figure."""
-    directory.mkdir(parents=True, exist_ok=True)
-    figure.savefig(directory / f"{name}.png", metadata={"Software": None})
-    path = directory / f"{name}.svg"
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
-    path.write_text(slim(path.read_text(encoding="utf-8")), encoding="utf-8")
-    plt.close(figure)
+def short(text: str, width: int = 17) -> str:
+    """A label at the side, in two lines if the figure is to be narrow."""
+    return textwrap.fill(text, width) if _narrow else text
 
 
-def slim(svg: str) -> str:
-    """The drawing with paths to a hundredth of a point and without blank space: the page carries all of them."""
-    svg = re.sub(r' d="([^"]*)"', lambda m: f' d="{_rounded(" ".join(m[1].split()), 2)}"', svg)
-    svg = re.sub(r' (x|y|width|height)="([^"]*)"', lambda m: f' {m[1]}="{_rounded(m[2], 3)}"', svg)
-    return re.sub(r">\s+<", "><", svg) + "\n" * (not svg.endswith("\n"))
-
-
-def _rounded(text: str, digits: int) -> str:
-    return re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.{digits}f}".rstrip("0").rstrip("."), text)
+def legend(figure: Figure, handles: Sequence[Any], columns: int = 5) -> None:
+    """The figure's legend, above all panels."""
+    columns = min(columns, 2) if _narrow else columns
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=columns, fontsize=8 if _narrow else 9, handlelength=2.4
+    )
 
 
 def note(figure: Figure, text: str) -> None:
@@ -162,3 +149,21 @@ def blank(axes: Axes, text: str = "not run") -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as a drawing with its words as words; a reader who prefers a dark screen sees the dark colours."""
+    with io.StringIO() as file:
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        text = re.sub(r"(\.\d\d)\d+", r"\1", file.getvalue())  # to a hundredth of a point
+    plt.close(figure)
+    rules = [f'[style*="{part}: {c}"]{{{part}:{d}!important}}' for c, d in DARK.items() for part in ("fill", "stroke")]
+    rules.append("image{filter:brightness(1.7)}")
+    head, start, rest = text.partition("<defs>")
+    return f"{head}<style>@media (prefers-color-scheme:dark){{{''.join(rules)}}}</style>\n{start}{rest}"
+
+
+def save(figure: Figure, directory: Path, name: str) -> None:
+    """Writes ``<name>.svg`` and closes the figure."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{name}.svg").write_text(svg(figure), encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from tabulate import tabulate
 
 from dlskip.report.stats import Estimate, Level
 
@@ -83,9 +84,8 @@ class Table:
 
     def markdown(self) -> str:
         """A Markdown table with title and note."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.texts()]
-        body = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
-        return f"**{self.title}**\n\n{body}\n\n{self.note}\n"
+        rows = [[cell.replace("|", r"\|") for cell in row] for row in self.texts()]
+        return f"**{self.title}**\n\n{tabulate(rows, self.columns, 'pipe', disable_numparse=True)}\n\n{self.note}\n"
 
     def write(self, directory: Path) -> None:
         """Writes ``<name>.csv`` and ``<name>.md``."""

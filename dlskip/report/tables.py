@@ -6,6 +6,7 @@ A number that was not run reads "not run" everywhere; one that does not apply is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import pandas as pd
 from dlskip.methods.names import title
 from dlskip.methods.settings import FULL, PER_SAMPLE, rule_of
 from dlskip.report import budget, claims, compare, notes, paper_tables
+from dlskip.report import headline as headlines
 from dlskip.report.matched import Rival, rivals
-from dlskip.report.stats import Run, estimate, less
+from dlskip.report.stats import Condition, estimate, less
 from dlskip.report.table import NOT_REACHED, NOT_RUN, Table, spread
 from dlskip.report.view import VANILLA, View, batch_label, short
 
@@ -29,7 +31,8 @@ def build(views: Sequence[View], said: Sequence[claims.Claim]) -> list[Table]:
         (measured_speed, True), (settings, True), (glue_metrics, nlu),
         (compare.ablations, bool(views[0].ablations)), (budget.budget, True), (budget.cost, True),
     ]  # fmt: skip
-    return [*(maker(views) for maker, wanted in makers if wanted), claims.table(views, said)]
+    made = [*(maker(views) for maker, wanted in makers if wanted), claims.table(views, said)]
+    return [replace(table, note=notes.smoke(views) + table.note) for table in made]
 
 
 def headline(views: Sequence[View]) -> Table:
@@ -56,17 +59,12 @@ def headline(views: Sequence[View]) -> Table:
                 cells[method] += _at_our_share(view, tasks, there.get(method)) if tasks else [None] * 4
         rows += [[view.backbone, f"{title(method)}, at ours' share", None, *cells[method]] for method in view.baselines]
     view = views[0]
-    chosen = (
-        "The setting is the best average among those that skip at least 25 %, chosen on these very rows."
-        if view.headline.chosen
-        else "The setting is the configured one (figures.headline_threshold)."
-    )
     return Table(
         "headline", "Headline: the fine-tuned model, ours, random skipping at the same measured rate, the baselines",
         "Macro F1 in % and BLEU, averaged over tasks; differences to vanilla in points; speed-up: of prefill for "
         "understanding, of decoding for translation, against full depth with the same weights in the same run. "
         "“At ours' share” is read off the line between a method's measured settings; "
-        f"“{NOT_REACHED}” = it skips less than that. {chosen} {notes.intervals(views)}"
+        f"“{NOT_REACHED}” = it skips less than that. {headlines.choice(view)} {notes.intervals(views)}"
         f" Per task{notes.sizes(view, view.tasks)}." + notes.missing(views),
         ["backbone", "method", "setting", "NLU macro F1", "NLU vs vanilla", "NLU skipped %", "NLU speed-up", "BLEU",
          "BLEU vs vanilla", "MT skipped %", "MT speed-up"],
@@ -89,7 +87,8 @@ def summary(views: Sequence[View], whole: Table) -> Table:
     rival = "the strongest baseline of each kind of task, where it skips as much" if views[0].baselines else "alone"
     return Table(
         "summary", "The fine-tuned model, ours, chance at the same measured rate, and the strongest baseline",
-        f"Macro F1 in % and BLEU, averaged over tasks; measured speed-up of prefill, of decoding; {rival}. "
+        f"{notes.smoke(views)}Macro F1 in % and BLEU, averaged over tasks; measured speed-up of prefill, "
+        f"of decoding; {rival}. "
         "Intervals, settings and all methods: [headline.md](reports/tables/headline.md)." + notes.missing(views),
         kept, rows,
     )  # fmt: skip
@@ -127,19 +126,19 @@ def settings(views: Sequence[View]) -> Table:
     )  # fmt: skip
 
 
-def _setting(run: Run) -> str | None:
+def _setting(run: Condition) -> str | None:
     """A run's setting for people; at full depth there is nothing to say."""
     return None if run.setting.full_depth else run.setting.label()
 
 
-def _every(view: View) -> list[Run]:
+def _every(view: View) -> list[Condition]:
     """Every run: ours, whatever its batch rule, with nothing skipped too."""
-    runs: list[Run] = []
+    runs: list[Condition] = []
     for method in view.methods:
         batches = view.batches if method == "ours" else [view.batch_of(method)]
         if method in ("ours", *view.ablations):
-            runs += [Run(method, FULL, batch) for batch in batches]
-        runs += [run for batch in batches for run in view.runs(method, batch)]
+            runs += [Condition(method, FULL, batch) for batch in batches]
+        runs += [run for batch in batches for run in view.conditions(method, batch)]
     return runs
 
 
@@ -150,7 +149,7 @@ def measured_speed(views: Sequence[View]) -> Table:
         named = [rule_of(b) for b in view.found.params.speed.batches]
         for method in (m for m in view.compared if m != "random"):
             batches = [*named, PER_SAMPLE] if method == "ours" else named
-            for run in (run for batch in batches for run in view.runs(method, batch)):
+            for run in (run for batch in batches for run in view.conditions(method, batch)):
                 row: list[Any] = [view.backbone, title(method), batch_label(run.batch)]
                 row.append(_setting(run))
                 for phase in ("prefill", "decode"):
@@ -177,7 +176,7 @@ def glue_metrics(views: Sequence[View]) -> Table:
     for view in views:
         h = view.headline
         for task in view.nlu:
-            named: list[tuple[str, Run | None]] = [("vanilla", VANILLA), ("ours", h.ours), ("random", h.random)]
+            named: list[tuple[str, Condition | None]] = [("vanilla", VANILLA), ("ours", h.ours), ("random", h.random)]
             share = view.one(h.ours, "skip_ratio", [task])
             named += [(method, view.nearest(method, share, [task])) for method in view.baselines]
             for method, run in named:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 
 from dlskip.methods.settings import KNOBS, Setting, from_columns
 from dlskip.report import style
+from dlskip.report.figures_common import Picture
 from dlskip.report.view import View, short
 
 LOST = "\N{REPLACEMENT CHARACTER}"  # a token that is part of a character
-
-
-def draw(view: View, directory: Path) -> None:
-    """Writes ``token_depth``."""
-    style.save(token_depth(view), directory, "token_depth")
 
 
 def headline_traces(view: View) -> list[dict[str, Any]]:
@@ -31,38 +24,31 @@ def _setting(trace: dict[str, Any]) -> Setting:
     return from_columns(*(trace[knob] for knob in KNOBS))
 
 
-def _readable(tokens: list[str]) -> bool:
-    return LOST not in "".join(tokens) and style.drawable("".join(tokens))
-
-
-def token_depth(view: View) -> Figure:
-    """Which layers ran for each token of one sentence; above, how many."""
+def token_depth(view: View) -> Picture:
+    """Which layers ran for each token of one sentence; at the right, how many."""
     traces = headline_traces(view)
+    alt = "Chart of which layers ran for each token of one translated sentence."
     if not traces:
-        figure, axes = style.panels(figsize=(9, 3))
+        figure, (axes,) = style.panels(1, 1, 8, 3)
         axes.set_title("Layers run per token")
         style.blank(axes)
-        return figure
-    # one whose tokens can all be shown, and long, if it fits
-    trace = max(traces, key=lambda t: (_readable(t["tokens"]), len(t["tokens"]) <= 26, len(t["tokens"])))
-    ran = np.array(trace["ran"], dtype=float).T  # (layers, tokens)
-    layers, tokens = ran.shape
-    figure, axes = style.panels(figsize=(min(15, 2.4 + 0.46 * tokens), 0.135 * layers + 2.1))
-    axes.pcolormesh(
-        np.arange(tokens + 1) - 0.5, np.arange(layers + 1) - 0.5, ran,
-        cmap=ListedColormap(["#e6ebf0", style.OURS]), vmin=0, vmax=1, edgecolor="white", linewidth=0.7,
-    )  # fmt: skip
-    labels = [style.escaped(t.strip().replace(LOST, "·")) or "␣" for t in trace["tokens"]]
-    axes.set_xticks(range(tokens), labels, rotation=50, ha="right", rotation_mode="anchor", color=style.INK)
-    axes.set_yticks(range(0, layers, 5 if layers > 12 else 1))
-    axes.set_ylabel("layer")
-    axes.tick_params(length=0)
-    axes.grid(False)
+        return Picture(figure, alt, "Not run.")
+    # one whose tokens are whole characters, and long, if it fits
+    trace = max(traces, key=lambda t: (LOST not in "".join(t["tokens"]), len(t["tokens"]) <= 26, len(t["tokens"])))
+    ran = np.array(trace["ran"], dtype=float)  # (tokens, layers)
+    tokens, layers = ran.shape
+    figure, (axes,) = style.panels(1, 1, 8, 0.21 * tokens + 0.5)
+    axes.imshow(ran, cmap=style.HEAT, vmin=0, vmax=1, aspect="auto", interpolation="none")
+    axes.set_yticks(range(tokens), [t.replace(LOST, "·").strip() or "␣" for t in trace["tokens"]], color=style.INK)
+    axes.set_yticks(np.arange(tokens - 1) + 0.5, minor=True)
+    axes.set_xticks(range(0, layers, 5 if layers > 12 else 1))
+    axes.set_xlabel("layer")
+    axes.tick_params(which="both", length=0)
+    axes.grid(visible=False)
+    axes.grid(visible=True, which="minor", axis="y", color=style.PAPER, linewidth=2)
     axes.spines[:].set_visible(False)
-    for i, total in enumerate(ran.sum(axis=0)):
-        axes.text(i, layers - 0.1, f"{total:.0f}", ha="center", va="bottom", fontsize=8.5, color=style.OURS)
-    axes.set_title(f"Layers run per token, of {layers} ({short(trace['task'])}, {_setting(trace).label()})", pad=22)
-    style.note(
-        figure, "filled: the layer ran; pale: it was skipped; on top: layers run; <prompt>: one decision for all of it"
-    )
-    return figure
+    for y, total in enumerate(ran.sum(axis=1)):
+        axes.text(layers - 0.2, y, f"{total:.0f}", va="center", fontsize=8.5, color=style.OURS)
+    axes.set_title(f"Layers run per token, of {layers}\n{short(trace['task'])}, {_setting(trace).label()}")
+    style.note(figure, "filled: the layer ran; pale: it was skipped; at the right: layers run; <prompt>: one decision")
+    return Picture(figure, alt, "One row per token that decides; the prompt decides once.")

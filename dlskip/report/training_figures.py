@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from dlskip.report import style
 from dlskip.report.collect import STAGES
+from dlskip.report.figures_common import Picture
 from dlskip.report.view import View
 
 NAMES = {
@@ -60,10 +60,10 @@ def _facts(view: View, *more: str) -> str:
 FAINT = "faint: as logged; solid: moving average"
 
 
-def training(view: View) -> Figure:
+def training(view: View) -> Picture:
     """Loss of every stage; then reward and held-out cross entropy of the stages with a policy."""
-    figure, grid = style.panels(2, 5, figsize=(15.5, 6.1))
-    for axes, stage in zip(grid[0], STAGES, strict=True):
+    figure, grid = style.panels(10, 5, 3.1, 2.8, room=0.5)
+    for axes, stage in zip(grid[:5], STAGES, strict=True):
         metric, name = ("ce_reward", "cross entropy, sampled masks") if stage == "rl" else ("loss", "loss")
         axes.set_title(NAMES[stage])
         if draw_curve(axes, curve(view, stage, metric), style.INK, name):
@@ -87,19 +87,30 @@ def training(view: View) -> Figure:
         ("mixer", "MIXER: skipped share", "share of layers", rates),
         ("mixer", "MIXER: held-out loss", "cross entropy", errors),
     ]
-    for axes, (stage, title, label, metrics) in zip(grid[1], panels, strict=True):
+    for axes, (stage, title, label, metrics) in zip(grid[5:], panels, strict=True):
         axes.set_title(title)
         drawn = [
             draw_curve(axes, curve(view, stage, m), c, t, smoothed=s, dashed=d) for m, (t, c, s, d) in metrics.items()
         ]
         if any(drawn):
             axes.set(xlabel="step", ylabel=label)
+            if metrics is rates:
+                _alarms(view, axes, "ours" if stage == "mixer" else stage)
             if len(metrics) > 1:
                 _legend_above(axes)
         else:
             style.blank(axes)
-    style.note(figure, _facts(view, FAINT))
-    return figure
+    gap = view.found.params.rl.alarm_gap
+    rule = f"an alarm is raised when the held-out rates are more than {gap:g} apart, or all or nothing is skipped"
+    style.note(figure, _facts(view, rule, FAINT))
+    count = len(view.found.alarms)
+    said = "No alarm was raised." if not count else f"{count} alarm{'s were' if count > 1 else ' was'} raised."
+    return Picture(
+        figure, "Line charts of loss, skip rates, reward and held-out cross entropy for each stage. The file "
+        f"reports/curves.csv holds the numbers. {said}",
+        "First the loss of every stage, then what RL and MIXER do to the policy. The sampled rate is what training "
+        f"sees, the thresholded one what inference does. {said}",
+    )  # fmt: skip
 
 
 def _legend_above(axes: Axes) -> None:
@@ -120,9 +131,9 @@ def without_sampling(view: View) -> str | None:
     return min(found)[1] if found else None
 
 
-def figure4(view: View) -> Figure:
+def figure4(view: View) -> Picture:
     """The paper's figure 4: RL with and without the sampling strategy."""
-    figure, grid = style.panels(1, 3, figsize=(13, 4.1))
+    figure, grid = style.panels(3, 3, 4.3, 3.5, room=0.5)
     other = without_sampling(view)
     panels = (
         ("loss", "RL loss (the paper's figure 4)", "policy-gradient loss"), ("reward", "RL reward", "mean reward"),
@@ -143,40 +154,17 @@ def figure4(view: View) -> Figure:
                 axes.plot([], [], " ", label=f"{name} the sampling strategy: not run")
         _legend_above(axes)
     style.note(figure, _facts(view, f"without: ablation {other}" if other else "", FAINT).replace("; ;", ";"))
-    return figure
+    return Picture(
+        figure, "Line charts of policy-gradient loss, reward and skip rate for RL with and without the sampling "
+        "strategy. The file reports/curves.csv holds the numbers.",
+        "The paper's figure 4: the same start and the same number of steps.",
+    )  # fmt: skip
 
 
-def sampled_vs_threshold(view: View) -> Figure:
-    """Both skip rates on held-out rows through RL and MIXER, and the alarms that they raised."""
-    figure, grid = style.panels(1, 2, figsize=(12.4, 4.4))
-    for axes, (stage, folder) in zip(grid, (("rl", "rl"), ("mixer", "ours")), strict=True):
-        axes.set_title(f"{NAMES[stage]}: sampled against thresholded skip rate")
-        sampled, thresholded = (curve(view, stage, f"val_skip_{kind}") for kind in ("sampled", "threshold"))
-        drawn = [
-            draw_curve(axes, curve(view, stage, "skip_sampled"), style.MUTED, "training, sampled"),
-            draw_curve(axes, sampled, style.SECOND, SAMPLED, smoothed=False, dashed=True),
-            draw_curve(axes, thresholded, style.OURS, THRESHOLDED, smoothed=False),
-        ]
-        if not any(drawn):
-            style.blank(axes)
-            continue
-        if len(sampled) and sampled.index.equals(thresholded.index):
-            axes.fill_between(
-                sampled.index, sampled["mean"], thresholded["mean"], color=style.SECOND, alpha=0.1, linewidth=0
-            )
-        _alarms(view, axes, folder, thresholded)
-        axes.set(xlabel="step", ylabel="share of layers skipped")
-        axes.set_ylim(bottom=0)
-        _legend_above(axes)
-    gap = view.found.params.rl.alarm_gap
-    rule = f"an alarm is raised when the held-out rates are more than {gap:g} apart, or all or nothing is skipped"
-    style.note(figure, _facts(view, rule, FAINT))
-    return figure
-
-
-def _alarms(view: View, axes: Axes, folder: str, thresholded: pd.DataFrame) -> None:
+def _alarms(view: View, axes: Axes, folder: str) -> None:
     """Marks the alarms of all seeds on the thresholded rate."""
     cells = {f"artifacts/{folder}/{view.backbone}-{seed}" for seed in view.found.params.grid.seeds}
+    thresholded = curve(view, "mixer" if folder == "ours" else folder, "val_skip_threshold")
     raised = [alarm for alarm in view.found.alarms if alarm["cell"] in cells]
     for kind in dict.fromkeys(alarm["kind"] for alarm in raised):
         steps = sorted({alarm["step"] for alarm in raised if alarm["kind"] == kind})

@@ -25,9 +25,9 @@ from dlskip.methods.settings import (
     thresholds,
 )
 from dlskip.report.collect import Collected
-from dlskip.report.stats import Bootstrap, Run
+from dlskip.report.stats import Bootstrap, Condition
 
-VANILLA = Run("vanilla", FULL, PER_SAMPLE)
+VANILLA = Condition("vanilla", FULL, PER_SAMPLE)
 TIMED = "timing"  # the "task" of speed measurements
 _PERCENT = (
     "f1_macro", "accuracy", "f1", "mcc", "invalid_rate", "skip_ratio", "skip_prefill", "skip_decode",
@@ -53,18 +53,23 @@ def batch_label(batch: BatchRule) -> str:
 
 @dataclass(frozen=True)
 class Headline:
-    """The setting that the headline speaks of; ``chosen`` = picked on the very rows that it is reported on."""
+    """The setting that the headline speaks of, and what it was chosen on: ``params``, ``validation`` or test rows."""
 
-    ours: Run
-    random: Run
-    full: Run
-    chosen: bool
+    ours: Condition
+    random: Condition
+    full: Condition
+    chosen_on: str
+
+    @property
+    def same_rows(self) -> bool:
+        """Whether it was chosen on the very rows that it is reported on."""
+        return self.chosen_on == "test"
 
 
 class Point(NamedTuple):
     """A run in a chart: share of layers skipped in %, quality averaged over seeds, and its spread (0 for one seed)."""
 
-    run: Run
+    condition: Condition
     skipped: float
     quality: float
     std: float
@@ -88,26 +93,27 @@ class View:
         self.prices, self.batches = prices(params.evaluate.prices), batch_rules(params)
         self.methods = [m for named in params.grid.methods for m in ([named, "random"] if named == "ours" else [named])]
         self.ablations = [m for m in self.methods if m in params.grid.ablations]
-        told = {name: params.ablations.variants[name].set.get("model", {}).get("prices") for name in self.ablations}
-        self.priced = [name for name, prices in told.items() if prices]
+        prices_of = {
+            name: params.ablations.variants[name].set.get("model", {}).get("prices") for name in self.ablations
+        }
+        self.priced = [name for name, prices in prices_of.items() if prices]
         rows = found.results[found.results["backbone"] == backbone]
-        rows = rows[rows["split"] == params.evaluate.split]
+        reported = rows["split"] == params.evaluate.split
+        self._values, self._validation = _values(rows[reported]), _values(rows[~reported])
         self.layers = found.layers[found.layers["backbone"] == backbone]
         self.curves = found.curves[found.curves["backbone"] == backbone]
-        self.n = {str(task): int(n) for task, n in rows.groupby("task")["n"].max().items()}
-        self._values: dict[tuple[Any, ...], dict[str, dict[int, float]]] = {}  # by run and metric, by task, by seed
-        names = ["method", "batch", "task", "seed", "metric", "value", "skip_ratio", *KNOBS]
-        for method, batch, task, seed, metric, value, share, *knobs in rows[names].itertuples(index=False, name=None):
-            setting = from_columns(*knobs)
-            for name, number in ((metric, value), ("skip_ratio", share)):
-                tasks = self._values.setdefault((method, setting, batch, name), {})
-                tasks.setdefault(task, {})[int(seed)] = number * SCALE.get(name, 1.0)
+        self.n = {str(task): int(n) for task, n in rows[reported].groupby("task")["n"].max().items()}
         self.bootstrap = Bootstrap(found.predictions[found.predictions["backbone"] == backbone])
         self.headline = self._headline()
 
-    def over(self, run: Run, metric: str, tasks: Sequence[str]) -> pd.Series:
-        """Mean over tasks (geometric for speed-ups), per seed; a seed that lacks a task is left out."""
-        found = self._values.get((*run, metric), {})
+    def over(
+        self, run: Condition, metric: str, tasks: Sequence[str], values: _Values | None = None
+    ) -> pd.Series:  # fmt: skip
+        """Mean over tasks (geometric for speed-ups), per seed; a seed that lacks a task is left out.
+
+        ``values``: other ones than those of the rows that are reported on.
+        """
+        found = (self._values if values is None else values).get((*run, metric), {})
         each = [found.get(task, {}) for task in tasks]
         seeds = sorted(set.intersection(*map(set, each))) if each else []
         values = np.array([[of_task[seed] for of_task in each] for seed in seeds])
@@ -116,7 +122,7 @@ class View:
         means = np.exp(np.log(values).mean(axis=1)) if metric.startswith("speedup") else values.mean(axis=1)
         return pd.Series(means, index=pd.Index(seeds, name="seed")).dropna()
 
-    def one(self, run: Run, metric: str, tasks: Sequence[str]) -> float:
+    def one(self, run: Condition, metric: str, tasks: Sequence[str]) -> float:
         """The same, averaged over seeds; NaN if not run."""
         return float(self.over(run, metric, tasks).mean())
 
@@ -152,17 +158,17 @@ class View:
         """The batch rule that a method's quality is shown at."""
         return self.headline.ours.batch if method == "ours" else PER_SAMPLE
 
-    def runs(self, method: str, batch: BatchRule) -> list[Run]:
+    def conditions(self, method: str, batch: BatchRule) -> list[Condition]:
         """A method's runs, over its settings."""
-        return [Run(method, setting, batch) for setting in self.settings(method)]
+        return [Condition(method, setting, batch) for setting in self.settings(method)]
 
-    def start(self, method: str) -> Run:
+    def start(self, method: str) -> Condition:
         """What a method is with nothing skipped, where its curve begins.
 
         Its own unskipped run, where it has one: ours and the ablations have adapters of their own, and the random
         control has those of ours. Else vanilla, which the baselines drop layers of.
         """
-        own = Run("ours" if method == "random" else method, FULL, self.batch_of(method))
+        own = Condition("ours" if method == "random" else method, FULL, self.batch_of(method))
         learned = own.method in ("ours", *self.ablations)
         return own if learned or (*own, "skip_ratio") in self._values else VANILLA
 
@@ -171,45 +177,65 @@ class View:
         if not tasks:
             return []
         found = []
-        for run in dict.fromkeys([self.start(method), *self.runs(method, self.batch_of(method))]):
+        for run in dict.fromkeys([self.start(method), *self.conditions(method, self.batch_of(method))]):
             values = self.over(run, metric or self.quality(tasks[0]), tasks)
             if len(values):
                 std = float(values.std()) if len(values) > 1 else 0.0
                 found.append(Point(run, self.one(run, "skip_ratio", tasks), float(values.mean()), std))
         return sorted(found, key=lambda point: point.skipped)
 
-    def nearest(self, method: str, skipped: float, tasks: Sequence[str]) -> Run | None:
+    def nearest(self, method: str, skipped: float, tasks: Sequence[str]) -> Condition | None:
         """The run whose measured share is nearest to ``skipped`` (in %); None if there is none."""
-        runs = self.runs(method, self.batch_of(method))
+        runs = self.conditions(method, self.batch_of(method))
         gaps = {run: abs(self.one(run, "skip_ratio", tasks) - skipped) for run in runs}
         ran = [run for run in runs if not math.isnan(gaps[run])]
         return min(ran, key=lambda run: gaps[run], default=None)
 
-    def speed(self, run: Run, metric: str) -> pd.Series:
+    def speed(self, run: Condition, metric: str) -> pd.Series:
         """A measurement of speed: ``speedup_*``, ``ms_*`` or ``skip_*`` of prefill and decode."""
         return self.over(run, metric, [TIMED])
 
-    def speedup(self, run: Run, tasks: Sequence[str]) -> pd.Series:
+    def speedup(self, run: Condition, tasks: Sequence[str]) -> pd.Series:
         """Measured speed-up in the phase that such tasks mostly consist of: prefill for answers, else decoding."""
         return self.speed(run, "speedup_decode" if set(tasks) <= set(self.mt) else "speedup_prefill")
 
     def _headline(self) -> Headline:
         """The configured threshold, or the best average quality among the settings that skip at least MIN_SKIP."""
         wanted = self.found.params.figures.headline_threshold
-        batch = headline_rule(self.batches)
-        tasks, metric = (self.nlu, "f1_macro") if self.nlu else (self.mt, "bleu")
-        if wanted is not None:
-            setting = Setting(threshold=wanted)
-        else:
-            runs = [r for r in self.runs("ours", batch) if not np.isnan(self.one(r, metric, tasks))]
-            enough = [r for r in runs if self.one(r, "skip_ratio", tasks) >= MIN_SKIP]
-            if enough:
-                setting = max(enough, key=lambda r: self.one(r, metric, tasks)).setting
-            elif runs:
-                setting = max(runs, key=lambda r: self.one(r, "skip_ratio", tasks)).setting
-            else:
-                setting = self.thresholds[0]
+        batch, chosen_on = headline_rule(self.batches), "params"
+        setting = Setting(threshold=wanted) if wanted is not None else None
+        if setting is None:
+            setting, chosen_on = self._chosen(self._validation, PER_SAMPLE), "validation"
+        if setting is None:
+            setting, chosen_on = self._chosen(self._values, batch) or self.thresholds[0], "test"
         return Headline(
-            Run("ours", setting, batch), Run("random", setting, PER_SAMPLE), Run("ours", FULL, batch),
-            wanted is None,
+            Condition("ours", setting, batch), Condition("random", setting, PER_SAMPLE), Condition("ours", FULL, batch),
+            chosen_on,
         )  # fmt: skip
+
+    def _chosen(self, values: _Values, batch: BatchRule) -> Setting | None:
+        """The best threshold on some rows among those that skip at least MIN_SKIP, else the one that skips most."""
+        tasks, metric = (self.nlu, "f1_macro") if self.nlu else (self.mt, "bleu")
+        found = [
+            (float(self.over(at, "skip_ratio", tasks, values).mean()), float(quality.mean()), at.setting)
+            for at in self.conditions("ours", batch)
+            if len(quality := self.over(at, metric, tasks, values))
+        ]
+        if enough := [(quality, setting) for share, quality, setting in found if share >= MIN_SKIP]:
+            return max(enough, key=lambda pair: pair[0])[1]
+        return max(found, key=lambda triple: triple[0])[2] if found else None
+
+
+_Values = dict[tuple[Any, ...], dict[str, dict[int, float]]]  # by condition and metric, by task, by seed
+
+
+def _values(rows: pd.DataFrame) -> _Values:
+    """What was measured, in % where that is the unit."""
+    values: _Values = {}
+    names = ["method", "batch", "task", "seed", "metric", "value", "skip_ratio", *KNOBS]
+    for method, batch, task, seed, metric, value, share, *knobs in rows[names].itertuples(index=False, name=None):
+        setting = from_columns(*knobs)
+        for name, number in ((metric, value), ("skip_ratio", share)):
+            tasks = values.setdefault((method, setting, batch, name), {})
+            tasks.setdefault(task, {})[int(seed)] = number * SCALE.get(name, 1.0)
+    return values

@@ -166,7 +166,7 @@ def test_a_bench_leaves_numbers_a_table_and_a_picture(tmp_path: Path) -> None:
     assert document["about"]["layers"] == 6 and set(document["overhead"]) == {"1", "2"}
     text = (tmp_path / "bench.md").read_text()
     assert all(line in text for line in document["words"]) and "nan" not in text
-    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".csv", ".md", ".png", ".svg"}
+    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".csv", ".md", ".svg"}
     with pytest.raises(DlskipError, match="no prompt"):
         bench(*pair(), [], tmp_path, batches=[1], shares=[], thresholds=[], tokens=2, repeats=1, pad=2)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,16 +16,24 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from dlskip.methods.names import TITLES
-from dlskip.report import collect, figures, figures_ablations, figures_layers, figures_speed, style, training_figures
+from dlskip.report import (
+    collect,
+    figures,
+    figures_ablations,
+    figures_layers,
+    figures_speed,
+    style,
+    traces,
+    training_figures,
+)
 from dlskip.report.figures_common import at_share, kinds, name_ends
-from dlskip.report.stats import Run
+from dlskip.report.stats import Condition
 from dlskip.report.view import Point, View
 from tests.helpers.report_world import parameters, write_world
 
 MAKERS = [
-    figures.headline, figures.figure3, figures.quality_vs_skip, figures.batch_rules, figures_layers.per_task,
-    figures_layers.per_method, figures_speed.pareto, figures_speed.speed, training_figures.training,
-    training_figures.sampled_vs_threshold, training_figures.figure4,
+    figures.headline_figure, figures.quality_vs_skip, figures_layers.per_method, figures_speed.pareto,
+    figures_speed.speed, training_figures.training, training_figures.figure4, traces.token_depth,
 ]  # fmt: skip
 # How a dichromat's eye sees linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
@@ -70,9 +76,9 @@ def test_every_method_has_a_look_of_its_own():
     looks = [style.look(method) for method in TITLES]
     for part in ("color", "marker", "linestyle"):
         assert len({str(look[part]) for look in looks}) >= len(TITLES) - (part == "linestyle")
-    assert all(style.contrast(look["color"], "#ffffff") >= 3 for look in looks)
-    for ground in ("#ffffff", "#1c2229"):
-        assert all(style.contrast(style.legible(look["color"], ground), ground) >= 4.5 for look in looks)
+    for colour in [look["color"] for look in looks] + [style.INK, style.MUTED, style.SECOND]:
+        assert style.contrast(colour, style.PAPER) >= 4.5
+        assert style.contrast(style.DARK[colour], style.DARK[style.PAPER]) >= 4.5
 
 
 @pytest.mark.parametrize("vision", VISION)
@@ -94,18 +100,12 @@ def shown(figure: Figure) -> str:
 
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 def test_panels_without_data_say_so(nothing, maker):
-    figure = maker(nothing)
+    figure = maker(nothing).figure
     panels = [axes for axes in figure.axes if axes.axison]
     assert panels
     for axes in panels:
         assert any("not run" in text.get_text() for text in axes.texts), axes.get_title(loc="left")
         assert axes.get_title(loc="left")
-
-
-def test_ablations_without_data_say_so(nothing):
-    assert figures_ablations.wanted(nothing) == bool(nothing.ablations)
-    if nothing.ablations:
-        assert "not run" in shown(figures_ablations.ablations(nothing))
 
 
 def test_prices_stand_beside_thresholds(tmp_path):
@@ -114,7 +114,7 @@ def test_prices_stand_beside_thresholds(tmp_path):
     write_world(tmp_path, params)
     view = View(collect.collect(params, tmp_path), "smollm2")
     assert view.priced == ["no_mixer"]
-    figure = figures_ablations.prices(view)
+    figure = figures_ablations.prices(view).figure
     words = shown(figure).split("\n")
     assert [axes.get_title(loc="left")[:4] for axes in figure.axes] == ["Mean", "Mean"]
     assert {f"{s.number:g}" for s in (*view.thresholds, *view.prices)} <= set(words)
@@ -122,12 +122,12 @@ def test_prices_stand_beside_thresholds(tmp_path):
 
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 def test_panels_with_data_have_titles_and_units(view, maker):
-    figure = maker(view)
+    figure = maker(view).figure
     for axes in figure.axes:
         if axes.axison and axes.get_label() != "<colorbar>":
             assert axes.get_title(loc="left") and "not run" not in shown(figure)
             assert axes.get_xlabel() or figure.get_supxlabel()
-    assert view.backbone in figure.get_supxlabel() or maker is figures_layers.per_task
+    assert view.backbone in figure.get_supxlabel() or maker is traces.token_depth
 
 
 def lines(axes: object) -> dict[str, np.ndarray]:
@@ -136,7 +136,7 @@ def lines(axes: object) -> dict[str, np.ndarray]:
 
 
 def test_lines_are_the_points_of_the_view(view):
-    figure = figures.quality_vs_skip(view)
+    figure = figures.quality_vs_skip(view).figure
     by_title = {axes.get_title(loc="left"): axes for axes in figure.axes}
     found = lines(by_title["Entailment"])
     for method in view.compared:
@@ -151,39 +151,29 @@ def bands(figure: Figure) -> list[PolyCollection]:
 
 
 def test_bands_where_more_than_one_seed_ran(view, tmp_path):
-    assert bands(figures.quality_vs_skip(view))
+    assert bands(figures.quality_vs_skip(view).figure)
     params = parameters()
     write_world(tmp_path, params, n=12)
     alone = View(collect.collect(params, tmp_path), "smollm2")
-    figure = figures.quality_vs_skip(alone)
+    figure = figures.quality_vs_skip(alone).figure
     assert not bands(figure)
-    assert "1 seed" in figure.get_supxlabel() and "2 seeds" in figures.quality_vs_skip(view).get_supxlabel()
+    assert "1 seed" in figure.get_supxlabel() and "2 seeds" in figures.quality_vs_skip(view).figure.get_supxlabel()
 
 
 def test_speed_is_drawn_as_it_was_timed(view):
-    figure = figures_speed.speed(view)
+    figure = figures_speed.speed(view).figure
     axes = next(a for a in figure.axes if a.get_title(loc="left") == "Decoding, bs=8")
     for method in view.baselines:
-        runs = [Run(method, share, "8") for share in view.settings(method)]
+        runs = [Condition(method, share, "8") for share in view.settings(method)]
         wanted = [(view.speed(r, "skip_decode").mean(), view.speed(r, "speedup_decode").mean()) for r in runs]
         assert lines(axes)[style.look(method)["color"]] == pytest.approx(np.array(wanted))
-
-
-def test_sampled_and_thresholded_rates_carry_the_alarms(view):
-    figure = training_figures.sampled_vs_threshold(view)
-    left = figure.axes[0]
-    marks = [line for line in left.lines if str(line.get_label()).startswith("alarm: none-skip")]
-    assert len(marks) == 1 and list(marks[0].get_xdata()) == [8]
-    curve = training_figures.curve(view, "rl", "val_skip_threshold")
-    assert marks[0].get_ydata()[0] == pytest.approx(curve["mean"][8])
-    assert any(line.get_label() == "no alarm raised" for line in figure.axes[1].lines)
 
 
 def test_figure4_compares_with_the_ablation_that_switches_sampling_off(view):
     name = training_figures.without_sampling(view)
     assert name is not None
     assert view.found.params.ablations.variants[name].set["rl"]["sampling"]["enabled"] is False
-    assert name in training_figures.figure4(view).get_supxlabel()
+    assert name in training_figures.figure4(view).figure.get_supxlabel()
 
 
 coordinates = st.floats(0.1, 10, allow_nan=False)
@@ -192,7 +182,7 @@ coordinates = st.floats(0.1, 10, allow_nan=False)
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=12))
 def test_the_front_is_what_nothing_beats(pairs):
-    points = [figures_speed.Measured(Run("m", str(i), "1"), x, y) for i, (x, y) in enumerate(pairs)]
+    points = [figures_speed.Measured(Condition("m", str(i), "1"), x, y) for i, (x, y) in enumerate(pairs)]
     best = figures_speed.front(points)
     assert best
     for point in points:
@@ -207,15 +197,17 @@ def test_a_speed_stands_only_beside_the_quality_of_a_like_share(view):
     for kind, phase in ((understanding, "prefill"), (translation, "decode")):
         points, left_out = figures_speed.measured(view, kind, phase, "16")
         for point in points:
-            judged = point.run if point.run.method == "ours" else point.run._replace(batch="per_sample")
+            judged = (
+                point.condition if point.condition.method == "ours" else point.condition._replace(batch="per_sample")
+            )
             share = view.one(judged, "skip_ratio", kind.tasks)
-            assert abs(view.speed(point.run, f"skip_{phase}").mean() - share) <= figures_speed.APART
+            assert abs(view.speed(point.condition, f"skip_{phase}").mean() - share) <= figures_speed.APART
         # the world's Skip-decode skips less in translations than while it is timed
         assert ("skip_decode" in left_out) == (kind == translation)
 
 
 def test_nothing_is_extrapolated():
-    run = Run("m", "s", "b")
+    run = Condition("m", "s", "b")
     points = [Point(run, 0, 90, 0), Point(run, 40, 70, 0)]
     assert at_share(points, 10) == pytest.approx(85)
     assert math.isnan(at_share(points, 41)) and math.isnan(at_share([], 1))
@@ -224,7 +216,7 @@ def test_nothing_is_extrapolated():
 @settings(deadline=None, max_examples=50)
 @given(st.dictionaries(st.sampled_from(list(TITLES)), st.floats(0, 100), min_size=1))
 def test_names_at_the_ends_do_not_overlap(heights):
-    figure, axes = style.panels(figsize=(6, 4))
+    figure, axes = plt.subplots(figsize=(6, 4))
     axes.set(xlim=(0, 50), ylim=(0, 100))
     name_ends(axes, {method: (50.0, y) for method, y in heights.items()})
     placed = sorted(text.xy[1] for text in axes.texts)
@@ -233,22 +225,7 @@ def test_names_at_the_ends_do_not_overlap(heights):
     plt.close(figure)
 
 
-def test_slimming_a_drawing_keeps_it(view, tmp_path):
-    figure = figures.figure3(view)
-    figure.savefig(tmp_path / "full.svg", metadata={"Date": None})
-    full = (tmp_path / "full.svg").read_text()
-    slim = style.slim(full)
-    assert len(slim) < len(full) and style.slim(slim) == slim
-    number = re.compile(r"-?\d+(?:\.\d+)?")
-    for a, b in zip(*(list(ElementTree.fromstring(s).iter()) for s in (full, slim)), strict=True):
-        assert a.tag == b.tag and a.get("transform") == b.get("transform") and a.get("style") == b.get("style")
-        if a.get("d"):
-            before, after = ([float(x) for x in number.findall(e.get("d"))] for e in (a, b))
-            assert after == pytest.approx(before, abs=0.0051)
-
-
 def test_equal_data_give_equal_bytes(view, tmp_path):
     for name in ("a", "b"):
-        style.save(figures_speed.pareto(view), Path(tmp_path / name), "pareto")
-    for suffix in ("png", "svg"):
-        assert (tmp_path / "a" / f"pareto.{suffix}").read_bytes() == (tmp_path / "b" / f"pareto.{suffix}").read_bytes()
+        style.save(figures_speed.pareto(view).figure, Path(tmp_path / name), "pareto")
+    assert (tmp_path / "a" / "pareto.svg").read_bytes() == (tmp_path / "b" / "pareto.svg").read_bytes()

@@ -13,7 +13,7 @@ from dlskip.evaluation.metrics import mt_metrics
 from dlskip.methods.settings import FULL
 from dlskip.report import claims, collect, compare, headline, matched, stats
 from dlskip.report.matched import Curve
-from dlskip.report.stats import Estimate, Run
+from dlskip.report.stats import Condition, Estimate
 from dlskip.report.view import VANILLA, View
 from tests.helpers.report_world import parameters, write_world
 
@@ -32,8 +32,8 @@ def rows(seeds: dict[int, float], method: str = "a", n: int = 40) -> pd.DataFram
     return pd.DataFrame(found, columns=collect.PREDICTIONS)
 
 
-def run(method: str = "a") -> Run:
-    return Run(method, "s", "1")
+def run(method: str = "a") -> Condition:
+    return Condition(method, "s", "1")
 
 
 def curve_of(points: list[tuple[float, float]]) -> Curve:
@@ -151,16 +151,16 @@ def test_quality_at_a_measured_share_is_the_measured_quality(view):
 def test_a_curve_begins_where_nothing_is_skipped(view):
     full = view.one(VANILLA, "f1_macro", view.nlu)
     assert view.points("unified", view.nlu)[0] == (VANILLA, 0.0, pytest.approx(full), 0.0)
-    assert view.points("ours", view.nlu)[0].run == view.headline.full
-    assert view.points("random", view.nlu)[0].run == Run("ours", FULL, "per_sample")
-    assert view.points("no_mixer", view.nlu)[0].run == Run("no_mixer", FULL, "per_sample")
+    assert view.points("ours", view.nlu)[0].condition == view.headline.full
+    assert view.points("random", view.nlu)[0].condition == Condition("ours", FULL, "per_sample")
+    assert view.points("no_mixer", view.nlu)[0].condition == Condition("no_mixer", FULL, "per_sample")
     for method in view.methods:
         shares = [p.skipped for p in view.points(method, view.nlu)]
         assert shares == sorted(shares) and shares[0] == 0
 
 
 def test_bootstrap_scores_equal_the_evaluations(view):
-    for chosen in (VANILLA, view.headline.ours, view.headline.random, *view.runs("static", "per_sample")):
+    for chosen in (VANILLA, view.headline.ours, view.headline.random, *view.conditions("static", "per_sample")):
         for task in view.tasks:
             assert view.bootstrap.scores(chosen, task)[0] == pytest.approx(
                 view.one(chosen, view.quality(task), [task]), abs=1e-6
