@@ -155,7 +155,7 @@ def test_commands_that_show(scratch):
     scratch.dvc("metrics", "diff")
     scratch.dvc("plots", "show")
     page = (scratch.root / "dvc_plots" / "index.html").read_text()
-    assert all(part in page for part in ('id = "reward"', '"field": "method"', "headline.png"))
+    assert all(part in page for part in ('id = "reward"', '"field": "method"', "headline.svg"))
     assert "rl.price" in scratch.dvc("exp", "show", "--csv")
     assert scratch.git_status() == ""
 
