@@ -170,7 +170,7 @@ def chart(views: Sequence[View]) -> dict[str, Any]:
 
     both = alt.concat(
         plane("share", "measured share of layers skipped, %", log=False),
-        plane("speedup", "measured speed-up (prefill of answers, decoding of translations)", log=True),
+        plane("speedup", "measured speed-up of prefill or decoding", log=True),
     ).add_params(*params)
     return _with(both.to_dict(), data)
 
