@@ -15,7 +15,7 @@ import pandas as pd
 
 from dlskip.config import Params
 from dlskip.errors import DlskipError
-from dlskip.methods.settings import KNOBS, PER_SAMPLE, batch_rules, from_columns, headline_rule
+from dlskip.methods.settings import KNOBS, PER_SAMPLE, BatchRule, batch_rules, from_columns, headline_rule
 
 RESULTS = ["method", "backbone", "seed", *KNOBS, "batch", "split", "task", "metric", "value", "skip_ratio", "n"]
 LAYERS = ["method", "backbone", "seed", *KNOBS, "batch", "task", "phase", "layer", "skip_rate", "skip_std"]
@@ -123,7 +123,7 @@ def _training_cells(params: Params, cell: str) -> list[tuple[str, Path, str, flo
     grid = params.grid
     learned = any(method not in ("vanilla", *grid.baselines) for method in grid.methods)
     wanted = {"finetune": True, "adapter_init": learned, "skip_pretrain": learned}
-    found = [
+    found: list[tuple[str, Path, str, float | None]] = [
         (stage, Path("artifacts", folder, cell), "", None)
         for stage, folder in STAGES.items()
         if wanted.get(stage, "ours" in grid.methods)
@@ -169,7 +169,7 @@ def _json(path: Path, default: Any) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
 
 
-def _predictions(path: Path, backbone: str, seed: int, batches: set[str]) -> list[tuple[Any, ...]]:
+def _predictions(path: Path, backbone: str, seed: int, batches: set[BatchRule]) -> list[tuple[Any, ...]]:
     """The answers under those batch rules: what the intervals are computed over."""
     if not path.is_file():
         raise DlskipError("no such file", where=str(path), mend="dvc repro evaluate")

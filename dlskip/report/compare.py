@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlskip.methods.names import title
+from dlskip.methods.settings import BatchRule
 from dlskip.report import notes
 from dlskip.report.matched import Curve, common, curve
 from dlskip.report.stats import Condition, Level, estimate, less
@@ -163,7 +164,7 @@ def _by_sample(view: View, method: str) -> Condition:
     return view.nearest(method, view.one(view.headline.ours, "skip_ratio", view.tasks), view.tasks) or run
 
 
-def _batch(view: View, method: str) -> str:
+def _batch(view: View, method: str) -> BatchRule:
     return view.batch_of(method) if "per_sample" not in view.batches else "per_sample"
 
 

@@ -97,4 +97,5 @@ def _mesh(axes: Axes, rates: pd.DataFrame, labels: Sequence[str], remarks: Seque
         scale = axes.figure.colorbar(shown, ax=axes, location="right", fraction=0.035, pad=pad, ticks=[0, 50, 100])
         scale.set_label("decisions that skip, %", fontsize=9)
         scale.outline.set_visible(False)
-        scale.solids.set_rasterized(True)
+        if scale.solids is not None:
+            scale.solids.set_rasterized(True)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dlskip.methods.settings import BatchRule
 from dlskip.report.stats import Drawn, Floats, estimate, less
 from dlskip.report.view import View
 
@@ -63,7 +64,7 @@ def _hats(shares: Floats, at: Floats) -> Floats:
     return np.stack([np.interp(at, shares, unit) for unit in np.eye(len(shares))], axis=1)
 
 
-def curve(view: View, method: str, tasks: Sequence[str], batch: str | None = None) -> Curve:
+def curve(view: View, method: str, tasks: Sequence[str], batch: BatchRule | None = None) -> Curve:
     """A method's curve of the average over tasks, from its start with nothing skipped through all of its settings.
 
     Args:

@@ -6,7 +6,7 @@ has the form of one of its tasks they stand in rows that name the model and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from dlskip.config import read_yaml
 from dlskip.methods.names import TABLE1, title
-from dlskip.methods.settings import KNOBS, PER_SAMPLE, from_columns
+from dlskip.methods.settings import KNOBS, PER_SAMPLE, from_columns, rule_of
 from dlskip.report import notes
 from dlskip.report.stats import Condition
 from dlskip.report.table import NOT_RUN, Table, spread
@@ -44,7 +44,7 @@ def _rows(view: View, methods: Sequence[str]) -> Iterator[tuple[str, str, list[C
 def _label(key: str) -> str:
     """The name of a row of the paper's."""
     method, _, batch = key.partition("/")
-    return f"{title(method)} {batch_label(batch)}" if batch else title(method)
+    return f"{title(method)} {batch_label(rule_of(batch))}" if batch else title(method)
 
 
 def ordered(view: View) -> list[str]:
@@ -151,7 +151,8 @@ def variance(views: Sequence[View]) -> Table:
         keys = ["method", *KNOBS, "batch", "task"]
         prompts = view.layers[view.layers["phase"] == "prompt"]
         means = prompts.groupby(keys, dropna=False)["skip_std"].mean()
-        spreads = {(method, from_columns(*knobs), batch, task): x for (method, *knobs, batch, task), x in means.items()}
+        named: Iterable[tuple[Any, float]] = means.items()
+        spreads = {(method, from_columns(*knobs), batch, task): x for (method, *knobs, batch, task), x in named}
         for task in view.tasks:
             ours = [*view.conditions("ours", view.headline.ours.batch), view.headline.random]
             row: list[Any] = [view.backbone, short(task), *(spreads.get((*run, task), np.nan) for run in ours)]

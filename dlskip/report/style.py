@@ -49,7 +49,7 @@ DARK = {
     "#3d6b4f": "#7fb596", "#6a5acd": "#a79cf0", "#a0522d": "#d98b62",
 }  # fmt: skip
 BEHIND = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.8}  # keeps words legible over lines
-HEAT = mpl.colors.LinearSegmentedColormap.from_list("skip", [mpl.colors.to_rgba(OURS, 0.05), OURS])
+HEAT = mpl.colors.LinearSegmentedColormap.from_list("skip", [mpl.colors.to_rgba(OURS, a) for a in (0.05, 1.0)])
 NARROW = 4.6  # inches: a figure for a screen held upright
 _narrow = False
 

@@ -116,10 +116,10 @@ class View:
         found = (self._values if values is None else values).get((*run, metric), {})
         each = [found.get(task, {}) for task in tasks]
         seeds = sorted(set.intersection(*map(set, each))) if each else []
-        values = np.array([[of_task[seed] for of_task in each] for seed in seeds])
+        scores = np.array([[of_task[seed] for of_task in each] for seed in seeds])
         if not seeds:
             return pd.Series(dtype=float)
-        means = np.exp(np.log(values).mean(axis=1)) if metric.startswith("speedup") else values.mean(axis=1)
+        means = np.exp(np.log(scores).mean(axis=1)) if metric.startswith("speedup") else scores.mean(axis=1)
         return pd.Series(means, index=pd.Index(seeds, name="seed")).dropna()
 
     def one(self, run: Condition, metric: str, tasks: Sequence[str]) -> float:
