@@ -199,7 +199,13 @@ def test_the_papers_numbers_stand_in_rows_that_name_its_tasks(all_tables):
 
 
 def test_on_the_papers_own_tasks_its_numbers_stand_beside(tmp_path):
-    params = on(parameters(methods=["vanilla", "static", "unified", "ours"]), nlu=["rte", "qnli"], mt=["iwslt-de-en"])
+    params = on(
+        parameters(methods=["vanilla", "static", "unified", "ours"]),
+        nlu=["rte", "qnli"],
+        mt=["iwslt-de-en"],
+        source="jsonl",
+        path="x",
+    )
     write_world(tmp_path, params, n=12)
     found = made(views_of(tmp_path, params))
     table = found["nlu"].frame().set_index("method")
