@@ -124,8 +124,7 @@ def write(
     (out / "bench.md").write_text(markdown(table, about), encoding="utf-8")
     with style.style(160):
         figure = draw(table)
-        for suffix in ("png", "svg"):
-            figure.savefig(out / f"bench.{suffix}", metadata={"Date": None} if suffix == "svg" else None)
+        figure.savefig(out / "bench.svg", metadata={"Date": None})
         plt.close(figure)
 
 

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 REPO = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-IMPORTED_AS = {"ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
+IMPORTED_AS = {"ruamel": "ruamel.yaml", "sklearn": "scikit-learn", "vl_convert": "vl-convert-python"}
 # What works without an extra, and the extra that each other package of dlskip may use.
 CORE = ("__init__.py", "__main__.py", "commands", "errors.py", "fast", "hub", "inference", "models", "skip")
 USES = {"bench": "bench", "calibration": "bench"}  # all others: pipeline
