@@ -226,7 +226,7 @@ def test_killed_stage_resumes_to_the_same_weights(scratch):
     [
         ("grid.seeds=[0, 1]", "-1", ["figures", "results"]),
         ("grid.backbones=[tiny-llama, tiny-gpt2]", "tiny-gpt2", ["figures", "prepare", "results"]),
-        ("grid.methods=[vanilla, ours]", "none", ["figures"]),
+        ("grid.timed=[vanilla, ours]", "none", ["figures"]),
         ("baselines.static.block=middle", "baselines@static-", ["figures", "pretrain_static@tiny-llama-0"]),
         ("ablations.variants.no_mixer.start=skip_pretrain", "@no_mixer-tiny-llama-0", ["figures"]),
         ("prepare.test=4", "none", ["prepare"]),
