@@ -39,6 +39,6 @@ def test_it_answers_and_skips_from_any_folder(name: str, tmp_path: Path, monkeyp
     tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
     entailed, german = (watch(model, tokenizer, prompt, repeats=1) for prompt in PROMPTS)
     assert entailed[0].text.strip() == "yes"
-    assert german[1].text.strip().startswith("Die Tante wird"), "at full depth"
+    assert " wird " in german[1].text, "a German sentence in the future tense at full depth"
     for skipping, full in (entailed, german):
         assert skipping.layers_run < full.layers_run == config_of(SHIPPED / name)["layers"]
