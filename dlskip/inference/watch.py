@@ -100,11 +100,12 @@ def _wait(device: torch.device) -> None:
 def drawn(prompt: str, skipping: Answer, full: Answer) -> Iterator[str]:
     """Lines of text: the prompt, a row for each token with its layers, both answers, and both times."""
     layers = len(skipping.tokens[0][1])
+    width = max(12, *(len(repr(text)) for text, _ in skipping.tokens)) + 2
     yield from (f"    {line}" for line in prompt.splitlines())
     yield ""
-    yield f"    {'token':<14}{'layers':<{layers}}  run"
+    yield f"    {'token':<{width}}{'layers':<{layers}}  run"
     for text, ran in skipping.tokens:
-        yield f"    {text!r:<14}{''.join('█' if run else '·' for run in ran)}  {sum(ran):3d} of {layers}"
+        yield f"    {text!r:<{width}}{''.join('█' if run else '·' for run in ran)}  {sum(ran):3d} of {layers}"
     yield ""
     skipped = 1 - skipping.layers_run / layers
     yield f"    with skipping: {skipping.text.strip()}"

@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from transformers.utils import logging
 
 from dlskip.config import Backbone
 from dlskip.errors import DlskipError
@@ -59,13 +62,28 @@ def packaged(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent) as scratch:
             spec = Backbone.model_validate({"source": name, "dtype": short})
-            materialise(name, spec, Path(scratch, "made"))
+            with _quietly():
+                materialise(name, spec, Path(scratch, "made"))
             try:
                 Path(scratch, "made").replace(folder)
             except OSError:  # another process was faster
                 if not (folder / "source.json").is_file():
                     raise
     return folder, fingerprint
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Transformers' progress bars and remarks: one line was printed, and says it."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _sha256() -> str:

@@ -100,6 +100,7 @@ def test_every_engine_runs_alike_often_and_its_skips_are_counted() -> None:
     assert found["cut 0.5"].skipped == {"prefill": 0.5, "decode": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_code_is_compared_with_itself_at_full_depth() -> None:
     plain, model = pair()
@@ -156,6 +157,7 @@ def test_losses_are_said_plainly() -> None:
     assert "SLOWER than full depth: random 0.3" in said and "wrapping alone costs +11.1 %" in said
 
 
+@pytest.mark.slow
 def test_a_bench_leaves_numbers_a_table_and_a_picture(tmp_path: Path) -> None:
     table = bench(
         *pair(), PROMPTS, tmp_path, batches=[1, 2], shares=[0.3, 0.5], thresholds=[0.4], tokens=2, repeats=1, pad=2,

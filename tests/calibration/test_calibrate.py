@@ -76,6 +76,7 @@ def without_sequence(measured: Measurements, limit: float) -> float:
     return float(measured.settings[passed].min(initial=1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binary", [True, False])
 def test_the_true_risk_exceeds_the_limit_in_at_most_delta_of_the_draws(binary: bool) -> None:
     """Two good thresholds, then ten that lose hardly too much: the worst case for whoever looks at all of them."""
@@ -91,6 +92,7 @@ def test_the_simulation_tells_choices_without_a_guarantee(mutant: Choose) -> Non
     assert too_often(violations(lambda m, x: mutant(m, x), [*risks], 0.1, binary=True)[0], 300)
 
 
+@pytest.mark.slow
 def test_the_bound_beside_a_budget_holds_though_the_threshold_was_chosen_on_the_same_examples() -> None:
     """Shares that favour whichever threshold happened to lose least; without Bonferroni the bound fails."""
     risk, rows, exceeded, naive = 0.1, 20, 0, 0

@@ -88,6 +88,7 @@ def test_lossless_text_is_full_depth_s(model: str, capsys: pytest.CaptureFixture
     assert out.strip() == full and "accepted" in err
 
 
+@pytest.mark.slow
 def test_bench_writes_its_report(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick = ["--batches", "1", "2", "--shares", "0.5", "--tokens", "2", "--repeats", "1"]
     main(["bench", model, "--out", str(tmp_path / "bench"), *quick])

@@ -72,6 +72,7 @@ def policy_of(name: str, rows: int) -> Policy:
     return made[name]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     family=st.sampled_from(KNOWN),
@@ -227,6 +228,7 @@ def test_the_output_layer_is_the_same_product(skipping: Any, shape: tuple[int, .
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(("prices", "kept"), [(None, torch.float32), ((0.3, 2.0), torch.bfloat16)])
 @pytest.mark.parametrize("family", KNOWN)
@@ -252,6 +254,7 @@ def test_compiled_and_lean_agree(
     assert find_stack(fast).forward.__self__.single is not None
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_code_follows_the_weights(skipping: Any) -> None:
     eager, fast = pair(skipping, "llama")
@@ -265,6 +268,7 @@ def test_compiled_code_follows_the_weights(skipping: Any) -> None:
     torch.testing.assert_close(decoded(other, Threshold(0.5), [[5, 6]])[0], decoded(eager, Threshold(0.5), [[5, 6]])[0])
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(("options", "batch"), [({"reads": "output"}, 1), ({"kv_fill": "project"}, 1), ({}, 2)])
 def test_what_is_not_compiled_takes_the_lean_forward(skipping: Any, options: dict[str, str], batch: int) -> None:
@@ -280,6 +284,7 @@ def test_what_is_not_compiled_takes_the_lean_forward(skipping: Any, options: dic
     )
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_code_can_be_switched_off_again(skipping: Any) -> None:
     _, fast = pair(skipping, "llama")
@@ -291,6 +296,7 @@ def test_compiled_code_can_be_switched_off_again(skipping: Any) -> None:
     assert "forward" not in vars(find_stack(fast))
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_failing_compiler_is_named(
     skipping: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -55,6 +55,7 @@ def prompts_of(lengths: list[int]) -> list[list[int]]:
     return [[(7 * i + 3 * j) % 300 + 5 for j in range(n)] for i, n in enumerate(lengths)]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     family=st.sampled_from(KNOWN),

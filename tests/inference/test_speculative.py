@@ -57,6 +57,7 @@ def full_depth_greedy(model: Any, skipper: Any, prompt: list[int], stop: int = -
     return ids[len(prompt) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
@@ -248,6 +249,7 @@ def test_a_rejection_that_only_rounding_explains_draws_from_the_verifier() -> No
     assert 0 < accepted.sum() < 64 and set(token[accepted == 0].flatten().tolist()) == {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon"])
 @pytest.mark.parametrize("confidence", [0.0, 0.6])
 def test_samples_are_distributed_as_full_depth_says(family: str, confidence: float, skipping: Any) -> None:

@@ -23,8 +23,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_is_made_once_and_said_on_one_line(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, fingerprint = packaged("tiny-llama")
     assert folder.parent == cache / "backbones" and fingerprint is None
-    said = [line for line in capsys.readouterr().err.splitlines() if "making" in line]
-    assert len(said) == 1 and str(folder) in said[0]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "making" in said and str(folder) in said
     written = (folder / "model.safetensors").stat().st_mtime_ns
     assert packaged("tiny-llama") == (folder, None)
     assert "making" not in capsys.readouterr().err

@@ -63,6 +63,7 @@ def launch(name: str, out: Path, world: int) -> dict[str, torch.Tensor]:
     return load_file(out / "trained.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["finetune", "pretrain"])
 def test_two_processes_train_as_one(name: str, tmp_path: Path) -> None:
     """Equal weights for a loss without draws; with random masks, training runs although layers go unused."""

@@ -163,6 +163,7 @@ def overlaps(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
     return a[0] < b[1] and b[0] < a[1]
 
 
+@pytest.mark.slow
 def test_as_plain_repro_but_at_the_same_time(copy):
     """Twenty short stages, four at a time: the stress that would lose entries of dvc.lock if any could be lost."""
     ours, plain = copy("ours"), copy("plain")
@@ -190,6 +191,7 @@ def test_as_plain_repro_but_at_the_same_time(copy):
     assert ours.ran() == before
 
 
+@pytest.mark.slow
 def test_failure_names_the_stage_and_lets_the_others_finish(copy):
     project = copy()
     held, broken = project.hold("middle4"), project.root / "break-middle3"
@@ -209,6 +211,7 @@ def test_failure_names_the_stage_and_lets_the_others_finish(copy):
     assert "Running stage" not in project.dvc("repro", "middle@3", "middle@4", "middle@5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_run_leaves_no_process_and_goes_on(copy, number):
     project = copy()
@@ -226,6 +229,7 @@ def test_stopped_run_leaves_no_process_and_goes_on(copy, number):
     assert project.recorded().keys() == {"first", "middle@1", "middle@2"}
 
 
+@pytest.mark.slow
 def test_locks_of_others_are_waited_for(copy):
     """Another process has the repository lock for longer than DVC waits by itself, and then the files of a stage."""
     project = copy()

@@ -13,6 +13,7 @@ from dlskip.workflow.results import pack
 from tests.helpers.report_world import parameters, write_world
 
 
+@pytest.mark.slow
 def test_a_report_is_drawn_from_the_archive_alone(tmp_path: Path) -> None:
     params, here, archive = parameters(methods=["vanilla", "ours"]), tmp_path / "here", tmp_path / "runs.tar.xz"
     write_world(here, params)
