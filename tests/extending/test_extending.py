@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from dlskip.config import read_yaml
 
+pytestmark = pytest.mark.slow
 REPO = Path(__file__).resolve().parents[2]
 METHOD = '''"""Every second layer, as far as the share asks for."""
 

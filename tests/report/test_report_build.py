@@ -15,6 +15,8 @@ from dlskip.report.table import NOT_RUN
 from dlskip.report.view import View
 from tests.helpers.report_world import parameters, write_world
 
+pytestmark = pytest.mark.slow
+
 FIGURES = ["headline", "quality_vs_skip", "method_heatmap", "token_depth", "training", "figure4", "speed", "pareto"]
 TABLES = [
     "headline", "nlu", "mt", "matched", "auc", "variance", "backbones", "per_backbone", "measured_speed",

@@ -31,6 +31,8 @@ from dlskip.report.stats import Condition
 from dlskip.report.view import Point, View
 from tests.helpers.report_world import parameters, write_world
 
+pytestmark = pytest.mark.slow
+
 MAKERS = [
     figures.headline_figure, figures.quality_vs_skip, figures_layers.per_method, figures_speed.pareto,
     figures_speed.speed, training_figures.training, training_figures.figure4, traces.token_depth,

@@ -21,6 +21,8 @@ from dlskip.report.table import Table
 from dlskip.report.view import View
 from tests.helpers.report_world import parameters, write_world
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "img", "br", "link", "input", "source"}
 MOST = 4 * 2**20  # bytes that a reader may have to load; the chart's library is 0.9 MB of them
 

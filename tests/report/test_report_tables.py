@@ -16,6 +16,8 @@ from dlskip.report.table import NOT_REACHED, NOT_RUN, Table
 from dlskip.report.view import View
 from tests.helpers.report_world import BASELINES, parameters, write_evaluation, write_world
 
+pytestmark = pytest.mark.slow
+
 OF_METHODS = ("nlu", "mt", "matched", "auc", "settings", "measured_speed", "ablations", "glue_metrics")
 
 

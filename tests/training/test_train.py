@@ -107,6 +107,7 @@ def test_what_is_trained_moves_and_nothing_else_does(name: str, make_step: Any, 
     assert not step.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 def test_resumed_equals_uninterrupted_bit_for_bit(name: str, make_step: Any, examples: Any, tmp_path: Path) -> None:
     """Killed twice: between checkpoints, and right after one."""

@@ -290,6 +290,7 @@ def test_a_chain_beside_evaluations_alone_has_all_cores_and_they_wait():
     assert order(edges, 2) == ["a", "b", "c", "evaluate@a", "evaluate@c", "end"]
 
 
+@pytest.mark.slow
 def test_help_and_mistakes(copy):
     project = copy()
     said = project.jobs("--help")

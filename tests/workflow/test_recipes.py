@@ -44,6 +44,7 @@ def test_every_recipe_is_valid(name):
     assert apply(name).recipe == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_default_comes_back_byte_for_byte(there, name):
     before = (there / "params.yaml").read_bytes()
@@ -165,6 +166,7 @@ def test_recipe_files_that_are_broken(there):
         apply("bad")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variant_can_start_from_the_weights_that_it_names(skipping, tmp_path, name):

@@ -142,6 +142,7 @@ def without_extras(code: str, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_the_library_runs_without_the_extras(tmp_path: Path, skipping: object) -> None:
     """Load, generate, trace and save: all modules of the library, and a model."""
     from tests.helpers.published import publish
@@ -161,6 +162,7 @@ dlskip.from_pretrained(sys.argv[4])
     assert done.stdout.startswith("the man") and "█" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "extra"),
     [("bench", "bench"), ("calibrate", "bench"), ("evaluate", "bench"), ("speculate", "bench"), ("export", "bench")],
