@@ -54,14 +54,25 @@ def offences(error: ValidationError, known: Iterable[str], prefix: str = "") -> 
         known: Keys that there are, to suggest one for a misspelt key.
         prefix: Path of the validated part.
     """
-    parts = []
-    for e in error.errors(include_url=False):
-        problem, found = e["msg"].removeprefix("Value error, "), f" (got {e['input']!r:.60})"
+    errors = error.errors(include_url=False)
+    missing = {e["loc"] for e in errors if e["type"] == "missing"}
+    found_as: dict[tuple[int | str, ...], str] = {}  # a misspelt key -> the name that it was meant to have
+    for e in errors:
         if e["type"] == "extra_forbidden":
-            close = get_close_matches(str(e["loc"][-1]), sorted(known), 1)
-            problem = "unknown key" + (f", did you mean `{close[0]}`?" if close else "")
-        elif e["type"] == "missing":
+            lacking = [str(loc[-1]) for loc in missing if loc[:-1] == e["loc"][:-1]]
+            close = [m for names in (lacking, sorted(known)) for m in get_close_matches(str(e["loc"][-1]), names, 1)]
+            found_as[e["loc"]] = close[0] if close else ""
+    meant = {(*loc[:-1], name) for loc, name in found_as.items()}  # one mistake is said once
+    parts = []
+    for e in errors:
+        problem, found = e["msg"].removeprefix("Value error, "), f" (got {e['input']!r:.60})"
+        if e["loc"] in missing:
+            if e["loc"] in meant:
+                continue
             problem, found = "is missing", ""
+        elif e["loc"] in found_as:
+            name = found_as[e["loc"]]
+            problem = "unknown key" + (f", did you mean `{name}`?" if name else "")
         elif e["type"] == "value_error":
             found = ""  # our own sentence says it
         path = (prefix + ".".join(map(str, e["loc"]))).removesuffix(".")

@@ -32,7 +32,7 @@ def token_depth(view: View) -> Picture:
         figure, (axes,) = style.panels(1, 1, 8, 3)
         axes.set_title("Layers run per token")
         style.blank(axes)
-        return Picture(figure, alt, "Not run.")
+        return Picture(figure, alt, "No translated sentence at this setting has more than one token to show.")
     # one whose tokens are whole characters, and long, if it fits
     trace = max(traces, key=lambda t: (LOST not in "".join(t["tokens"]), len(t["tokens"]) <= 26, len(t["tokens"])))
     ran = np.array(trace["ran"], dtype=float)  # (tokens, layers)
