@@ -45,11 +45,19 @@ def test_splits_share_no_sentence(task):
 @pytest.mark.parametrize("task", NLU)
 def test_some_constructions_wait_for_the_test(task):
     grammar, rng = NLU[task], Random(0)
-    drawn = {split: [grammar.kind(rng, split) for _ in range(600)] for split in SPLITS}
-    assert set(drawn["train"]) == set(range(len(grammar.weights))) - grammar.unseen
+    drawn = {split: [grammar.construction(rng, split) for _ in range(600)] for split in SPLITS}
+    assert set(drawn["train"]) == set(grammar.weights) - grammar.unseen
     for split in ("validation", "test"):
-        share = sum(kind in grammar.unseen for kind in drawn[split]) / 600
-        assert set(drawn[split]) == set(range(len(grammar.weights))) and 0.15 < share < 0.40
+        share = sum(construction in grammar.unseen for construction in drawn[split]) / 600
+        assert set(drawn[split]) == set(grammar.weights) and 0.15 < share < 0.40
+
+
+@pytest.mark.parametrize("task", NLU)
+def test_every_construction_yields_both_labels(task):
+    grammar = NLU[task]
+    for construction in grammar.weights:
+        made = [grammar.generate(Random(seed), label, construction) for seed in range(40) for label in (0, 1)]
+        assert len({tuple(row.values()) for row in made}) > 40, construction.__name__
 
 
 def test_translation_directions_share_their_split():

@@ -9,35 +9,21 @@ has learnt the others by heart still has to generalise to these.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
+from dlskip.data.embedded import acceptability, answerability, entailment, paraphrase, sentiment
+from dlskip.data.embedded.grammar import Grammar
 from dlskip.data.embedded.instructions import instruction
-from dlskip.data.embedded.pairs import Row, answerability, entailment, paraphrase
-from dlskip.data.embedded.single import acceptability, sentiment
 from dlskip.data.embedded.translation import parallel
 
-
-class Grammar(NamedTuple):
-    """One understanding task: its generator, how often each construction is drawn, and which are unseen in training."""
-
-    generate: Callable[[Random, int, int], Row]
-    weights: tuple[int, ...]
-    unseen: frozenset[int]
-
-    def kind(self, rng: Random, split: str) -> int:
-        """Draws a construction for a row of a split."""
-        allowed = [k for k in range(len(self.weights)) if split != "train" or k not in self.unseen]
-        return rng.choices(allowed, [self.weights[k] for k in allowed])[0]
-
-
-NLU = {
-    "entailment": Grammar(entailment, (1, 1, 1, 1, 1, 1, 1), frozenset({3, 6})),
-    "paraphrase": Grammar(paraphrase, (3, 3, 3, 2, 3, 2), frozenset({3, 5})),
-    "acceptability": Grammar(acceptability, (1,) * 10, frozenset({2, 6, 9})),
-    "sentiment": Grammar(sentiment, (3, 3, 3, 2, 3), frozenset({4})),
-    "answerability": Grammar(answerability, (8, 5, 4, 2, 3, 3), frozenset({4, 5})),
+NLU: dict[str, Grammar[Any]] = {
+    "entailment": entailment.GRAMMAR,
+    "paraphrase": paraphrase.GRAMMAR,
+    "acceptability": acceptability.GRAMMAR,
+    "sentiment": sentiment.GRAMMAR,
+    "answerability": answerability.GRAMMAR,
 }
 MT = ("en-zh", "en-de", "de-en")
 
@@ -58,8 +44,7 @@ def rows(task: str, split: str, seed: int) -> Iterator[dict[str, Any]]:
     label = 0
     while True:
         if task in NLU:
-            grammar = NLU[task]
-            row: dict[str, Any] = grammar.generate(rng, label, grammar.kind(rng, split))
+            row: dict[str, Any] = NLU[task].row(rng, split, label)
             texts = tuple(row.values())
             row |= {"label": label}
         elif task in MT:

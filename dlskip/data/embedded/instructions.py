@@ -17,7 +17,7 @@ from dlskip.data.embedded.lexicon import (
     SCALES,
     THINGS,
 )
-from dlskip.data.embedded.pairs import a, plural_of, two, up
+from dlskip.data.embedded.phrases import a, plural_of, two, up
 
 _WORDS = [*PERSONS, *THINGS, *KINDS]
 _NUMBERS = ["two", "three", "four", "five"]

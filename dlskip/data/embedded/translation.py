@@ -56,8 +56,16 @@ class Verb(NamedTuple):
     lasting: bool
 
 
+class Parallel(NamedTuple):
+    """The same in three languages."""
+
+    en: str
+    de: str
+    zh: str
+
+
 # sorts: a animal, p print, l letter, c clothes, v vessel, f furniture, w wheels, h house, i picture, b flower
-PEOPLE = [
+_PEOPLE = [
     Person(*row)
     for row in [
         ("teacher", "Lehrer", "m", "老师"), ("doctor", "Ärztin", "f", "医生"), ("neighbour", "Nachbarin", "f", "邻居"),
@@ -67,7 +75,7 @@ PEOPLE = [
         ("painter", "Maler", "m", "画家"), ("farmer", "Bauer", "m", "农民"), ("guest", "Gast", "m", "客人"),
     ]
 ]  # fmt: skip
-THINGS = [
+_THINGS = [
     Thing(*row)
     for row in [
         ("book", "Buch", "n", "书", "本", "p"), ("letter", "Brief", "m", "信", "封", "l"),
@@ -83,7 +91,7 @@ THINGS = [
         ("flower", "Blume", "f", "花", "朵", "b"),
     ]
 ]  # fmt: skip
-ADJECTIVES = [
+_ADJECTIVES = [
     Adjective(*row)
     for row in [
         ("old", "alt", "旧", "plfwicvh"), ("new", "neu", "新", "pfwcvh"), ("small", "klein", "小", "afwicvhb"),
@@ -92,7 +100,7 @@ ADJECTIVES = [
         ("black", "schwarz", "黑", "afwcv"), ("white", "weiß", "白", "afwcvhb"), ("thick", "dick", "厚", "pl"),
     ]
 ]  # fmt: skip
-VERBS = [
+_VERBS = [
     Verb(*row)
     for row in [
         ("see", "saw", "sehen", "gesehen", "sieht", "看见", "aplfwicvhb", False),
@@ -108,19 +116,31 @@ VERBS = [
         ("bring", "brought", "bringen", "gebracht", "bringt", "带来", "aplficvb", False),
     ]
 ]  # fmt: skip
-# English, German, Chinese
-PAST = [
-    ("yesterday", "gestern", "昨天"),
-    ("last week", "letzte Woche", "上周"),
-    ("this morning", "heute Morgen", "今天早上"),
+_PAST = [
+    Parallel("yesterday", "gestern", "昨天"),
+    Parallel("last week", "letzte Woche", "上周"),
+    Parallel("this morning", "heute Morgen", "今天早上"),
 ]
-NOW = [("often", "oft", "经常"), ("always", "immer", "总是"), ("rarely", "selten", "很少")]
-FUTURE = [("tomorrow", "morgen", "明天"), ("next week", "nächste Woche", "下周"), ("tonight", "heute Abend", "今晚")]
-PLACES = [
-    ("in the garden", "im Garten", "在花园里"), ("at the market", "auf dem Markt", "在市场"),
-    ("in the city", "in der Stadt", "在城里"), ("at the station", "am Bahnhof", "在火车站"),
-    ("in the village", "im Dorf", "在村里"), ("at school", "in der Schule", "在学校"),
-]  # fmt: skip
+_NOW = [
+    Parallel("often", "oft", "经常"),
+    Parallel("always", "immer", "总是"),
+    Parallel("rarely", "selten", "很少"),
+]
+_FUTURE = [
+    Parallel("tomorrow", "morgen", "明天"),
+    Parallel("next week", "nächste Woche", "下周"),
+    Parallel("tonight", "heute Abend", "今晚"),
+]
+_PLACES = [
+    Parallel("in the garden", "im Garten", "在花园里"),
+    Parallel("at the market", "auf dem Markt", "在市场"),
+    Parallel("in the city", "in der Stadt", "在城里"),
+    Parallel("at the station", "am Bahnhof", "在火车站"),
+    Parallel("in the village", "im Dorf", "在村里"),
+    Parallel("at school", "in der Schule", "在学校"),
+]
+
+_NOTHING = Parallel("", "", "")
 
 _THE_NOM = {"m": "der", "f": "die", "n": "das"}
 _THE_ACC = {"m": "den", "f": "die", "n": "das"}
@@ -130,86 +150,98 @@ _AFTER_A_ACC = {"m": "en", "f": "e", "n": "es"}
 
 
 @dataclass(frozen=True)
-class Parallel:
-    """One sentence in three languages."""
+class Meaning:
+    """What is said: who does what to which thing, when and where.
 
-    en: str
-    de: str
-    zh: str
+    Args:
+        who, verb, thing: Subject, verb, object.
+        adjective: Of the thing.
+        tense: past, future, negative (a past that did not happen) or now (a habit).
+        definite: Whether the thing is known: the book, not a book.
+        front: Whether the time stands in front.
+        time, place: Empty where the sentence has none.
+    """
+
+    who: Person
+    verb: Verb
+    thing: Thing
+    adjective: Adjective | None
+    tense: str
+    definite: bool
+    front: bool
+    time: Parallel
+    place: Parallel
 
 
 def parallel(rng: Random) -> Parallel:
     """Draws a meaning and says it in English, German and Chinese."""
-    who, thing = rng.choice(PEOPLE), rng.choice(THINGS)
-    verb = rng.choice([v for v in VERBS if thing.sort in v.sorts])
+    meaning = _meaning(rng)
+    return Parallel(_english(meaning), _german(meaning), _chinese(meaning))
+
+
+def _meaning(rng: Random) -> Meaning:
+    who, thing = rng.choice(_PEOPLE), rng.choice(_THINGS)
+    verb = rng.choice([v for v in _VERBS if thing.sort in v.sorts])
     tense = rng.choice(["past", "future", "negative", *(["now"] if verb.lasting else [])])
-    time = rng.choice({"past": PAST, "negative": PAST, "now": NOW, "future": FUTURE}[tense])
-    fitting = [adjective for adjective in ADJECTIVES if thing.sort in adjective.sorts]
+    time = rng.choice({"past": _PAST, "negative": _PAST, "now": _NOW, "future": _FUTURE}[tense])
+    fitting = [adjective for adjective in _ADJECTIVES if thing.sort in adjective.sorts]
     # A place never stands beside an adjective, and replaces the time: sentences stay short.
     extra = rng.choice(["adjective", "adjective", "place", "nothing"])
     adjective = rng.choice(fitting) if extra == "adjective" else None
-    place = rng.choice(PLACES) if extra == "place" and thing.sort != "h" and verb.en != "bring" else ("", "", "")
-    if place[0] and tense != "now":
-        time = ("", "", "")
+    place = rng.choice(_PLACES) if extra == "place" and thing.sort != "h" and verb.en != "bring" else _NOTHING
+    if place.en and tense != "now":
+        time = _NOTHING
     definite = tense != "now" and rng.random() < 0.5
-    front = tense != "now" and bool(time[0]) and rng.random() < 0.4
-    return Parallel(
-        _english(who, verb, thing, adjective, tense, definite, front, time[0], place[0]),
-        _german(who, verb, thing, adjective, tense, definite, front, time[1], place[1]),
-        _chinese(who, verb, thing, adjective, tense, definite, front, time[2], place[2]),
-    )
+    front = tense != "now" and bool(time.en) and rng.random() < 0.4
+    return Meaning(who, verb, thing, adjective, tense, definite, front, time, place)
 
 
-def _english(
-    who: Person, verb: Verb, thing: Thing, adjective: Adjective | None, tense: str, definite: bool, front: bool,
-    time: str, place: str,
-) -> str:  # fmt: skip
-    noun = f"{adjective.en} {thing.en}" if adjective else thing.en
-    article = "the" if definite else "an" if noun[0] in "aeiou" else "a"
-    first, _, rest = verb.en.partition(" ")
+def _english(m: Meaning) -> str:
+    noun = f"{m.adjective.en} {m.thing.en}" if m.adjective else m.thing.en
+    article = "the" if m.definite else "an" if noun[0] in "aeiou" else "a"
+    first, _, rest = m.verb.en.partition(" ")
     third = f"{first}{'es' if first.endswith('sh') else 's'}{' ' + rest if rest else ''}"
-    said = {"past": verb.past, "negative": f"did not {verb.en}", "future": f"will {verb.en}", "now": third}[tense]
-    if tense == "now":
-        words = ["the", who.en, time, said, article, noun, place]
-    else:
-        words = [time if front else "", "the", who.en, said, article, noun, place, "" if front else time]
-    return _sentence(words, ".")
+    said = {
+        "past": m.verb.past, "negative": f"did not {m.verb.en}", "future": f"will {m.verb.en}", "now": third,
+    }[m.tense]  # fmt: skip
+    time, place = m.time.en, m.place.en
+    if m.tense == "now":
+        return _sentence(["the", m.who.en, time, said, article, noun, place])
+    return _sentence([time if m.front else "", "the", m.who.en, said, article, noun, place, "" if m.front else time])
 
 
-def _german(
-    who: Person, verb: Verb, thing: Thing, adjective: Adjective | None, tense: str, definite: bool, front: bool,
-    time: str, place: str,
-) -> str:  # fmt: skip
-    negative = tense == "negative"
+def _german(m: Meaning) -> str:
+    negative = m.tense == "negative"
     # After kein- an adjective in the accusative singular takes the endings that it takes after ein-.
-    article = _THE_ACC[thing.gender] if definite else ("k" if negative else "") + _A_ACC[thing.gender]
-    ending = (_AFTER_THE_ACC if definite else _AFTER_A_ACC)[thing.gender]
-    adjective_de = adjective.de + ending if adjective else ""
-    object_ = [article, adjective_de, thing.de]
+    article = _THE_ACC[m.thing.gender] if m.definite else ("k" if negative else "") + _A_ACC[m.thing.gender]
+    ending = (_AFTER_THE_ACC if m.definite else _AFTER_A_ACC)[m.thing.gender]
+    adjective = m.adjective.de + ending if m.adjective else ""
+    object_ = [article, adjective, m.thing.de]
     finite, last = {
-        "past": ("hat", verb.participle), "negative": ("hat", verb.participle), "future": ("wird", verb.de),
-        "now": (verb.third, ""),
-    }[tense]  # fmt: skip
+        "past": ("hat", m.verb.participle), "negative": ("hat", m.verb.participle), "future": ("wird", m.verb.de),
+        "now": (m.verb.third, ""),
+    }[m.tense]  # fmt: skip
     # A definite object stands before the place, an indefinite one after it; `nicht` negates what follows it.
-    middle = [*object_, "nicht" if negative else "", place] if definite else [place, *object_]
-    subject = [_THE_NOM[who.gender], who.de]
-    start = [time, finite, *subject] if front else [*subject, finite, time]
-    return _sentence([*start, *middle, last], ".")
+    place = m.place.de
+    middle = [*object_, "nicht" if negative else "", place] if m.definite else [place, *object_]
+    subject = [_THE_NOM[m.who.gender], m.who.de]
+    start = [m.time.de, finite, *subject] if m.front else [*subject, finite, m.time.de]
+    return _sentence([*start, *middle, last])
 
 
-def _chinese(
-    who: Person, verb: Verb, thing: Thing, adjective: Adjective | None, tense: str, definite: bool, front: bool,
-    time: str, place: str,
-) -> str:  # fmt: skip
+def _chinese(m: Meaning) -> str:
     # A habit and a negated indefinite object have no count: 买旧书, 没买旧书; otherwise 一本 or 那本.
-    count = f"那{thing.measure}" if definite else "" if tense in ("now", "negative") else f"一{thing.measure}"
-    said = {"past": f"{verb.zh}了", "negative": f"没{verb.zh}", "future": f"会{verb.zh}", "now": verb.zh}[tense]
-    start = [time, who.zh] if front else [who.zh, time]
+    uncounted = m.tense in ("now", "negative")
+    count = f"那{m.thing.measure}" if m.definite else "" if uncounted else f"一{m.thing.measure}"
+    verb = m.verb.zh
+    said = {"past": f"{verb}了", "negative": f"没{verb}", "future": f"会{verb}", "now": verb}[m.tense]
+    start = [m.time.zh, m.who.zh] if m.front else [m.who.zh, m.time.zh]
     # 没 and 会 stand before the place: 没在市场买, 会在市场买.
-    said_there = said[0] + place + said[1:] if tense in ("negative", "future") else place + said
-    return "".join([*start, said_there, count, adjective.zh if adjective else "", thing.zh, "。"])
+    place = m.place.zh
+    said_there = said[0] + place + said[1:] if m.tense in ("negative", "future") else place + said
+    return "".join([*start, said_there, count, m.adjective.zh if m.adjective else "", m.thing.zh, "。"])
 
 
-def _sentence(words: list[str], end: str) -> str:
+def _sentence(words: list[str]) -> str:
     text = " ".join(word for word in words if word)
-    return text[0].upper() + text[1:] + end
+    return text[0].upper() + text[1:] + "."
