@@ -38,7 +38,7 @@ def write(
         directory: An existing artifact directory.
         stage: Name of the stage.
         config: The sections of params.yaml that it used.
-        seed: The cell's seed.
+        seed: The run's seed.
         data_sha256: Hash of the prepared rows.
         device: ``cpu`` or ``cuda``.
         started: ``time.time()`` at the start.

@@ -6,7 +6,7 @@ from dlskip.workflow.script import stage
 
 
 def main(method: str, backbone: str, seed: int) -> None:
-    baselines.make(config.load_params(backbone=backbone), method, backbone, seed)
+    baselines.make_baseline(config.load_params(backbone=backbone), method, backbone, seed)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dlskip.workflow.script import stage
 
 
 def main(backbone: str, seed: int) -> None:
-    base.make(METHOD, config.load_params(backbone=backbone), backbone, seed)
+    base.make_plan(METHOD, config.load_params(backbone=backbone), backbone, seed)
 
 
 if __name__ == "__main__":

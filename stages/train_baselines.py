@@ -6,7 +6,7 @@ from dlskip.workflow.script import stage
 
 
 def main(method: str, share: float, backbone: str, seed: int) -> None:
-    baselines.train(config.load_params(backbone=backbone), method, share, backbone, seed)
+    baselines.train_baseline(config.load_params(backbone=backbone), method, share, backbone, seed)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 from dlskip.calibration.risk import Floats, examples_needed, p_value, upper_bound
 from dlskip.errors import DlskipError
 
-DRAWS = 2000  # of the bootstrap
+RESAMPLES = 2000  # of the bootstrap
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,14 +174,14 @@ def _calibration(
     drop_bound: float, seed: int,
 ) -> Calibration:  # fmt: skip
     shares, setting = measured.layers_run[chosen], float(measured.settings[chosen])
-    told = measured.knob == "price"
+    priced = measured.knob == "price"
     interval = bootstrap(
-        (shares,), np.mean, n_resamples=DRAWS, batch=100, confidence_level=1 - delta, method="percentile",
+        (shares,), np.mean, n_resamples=RESAMPLES, batch=100, confidence_level=1 - delta, method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return Calibration(
-        threshold=0.5 if told else setting, price=setting if told else None, target=target, limit=limit, delta=delta,
-        n=measured.n,
+        threshold=0.5 if priced else setting, price=setting if priced else None, target=target, limit=limit,
+        delta=delta, n=measured.n,
         layers_run=float(shares.mean()), layers_run_low=float(interval.low), layers_run_high=float(interval.high),
         drop=float(measured.losses[chosen].mean()), drop_bound=drop_bound, quality=measured.quality,
         data_sha256=measured.data_sha256, seed=seed,

@@ -41,7 +41,7 @@ def answers(
     closed: Sequence[Sequence[int]] | None = None,
     batch: int = 8,
 ) -> list[Decoded]:
-    """Decodes every prompt greedily under a policy (arguments: see ``measure``)."""
+    """Decodes every prompt greedily under a policy (arguments: see ``measure_settings``)."""
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     skipper, decoded = skipper_of(model), list[Decoded]()
     with skipper.using(policy):
@@ -53,7 +53,7 @@ def answers(
     return decoded
 
 
-def measure(
+def measure_settings(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],

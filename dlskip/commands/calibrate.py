@@ -38,7 +38,7 @@ def run(options: Namespace) -> None:
     """Runs it."""
     from dataclasses import asdict
 
-    from dlskip.calibration import for_budget, for_quality, measure
+    from dlskip.calibration import for_budget, for_quality, measure_settings
     from dlskip.commands.loading import load_model, read_rows, targets
     from dlskip.hub.pretrained import calibrated
     from dlskip.skip import skipper_of
@@ -47,7 +47,7 @@ def run(options: Namespace) -> None:
     judged = not options.agreement and all(row.target is not None for row in rows)
     model, tokenizer = load_model(options)
     knob, grid = _grid(options, skipper_of(model).prices)
-    found = measure(
+    found = measure_settings(
         model, tokenizer, [row.prompt for row in rows], grid, knob=knob,
         references=[t.strip() for t in targets(rows, options.data)] if judged else None,
         max_new_tokens=options.max_new_tokens, batch=options.batch,

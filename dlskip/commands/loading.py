@@ -14,7 +14,7 @@ from dlskip.errors import DlskipError
 from dlskip.hub.pretrained import from_pretrained
 
 
-class Row(BaseModel):
+class PromptRow(BaseModel):
     """One line of a data file: a prompt and, where one is known, what should follow it; other keys are ignored."""
 
     model_config = ConfigDict(strict=True)
@@ -46,16 +46,16 @@ def load_model(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def read_rows(path: Path, limit: int | None = None) -> list[Row]:
+def read_rows(path: Path, limit: int | None = None) -> list[PromptRow]:
     """Rows of a JSON-lines file with ``prompt`` and, optionally, ``target`` (as in ``data/prepared/``).
 
     Raises:
         DlskipError: The file is missing, empty, or a row is broken (file, line, field, reason).
     """
-    rows: list[Row] = []
+    rows: list[PromptRow] = []
     for number, row in read_jsonl(path):
-        checked = check_row(Row, row, f"{path}:{number}")
-        assert isinstance(checked, Row)
+        checked = check_row(PromptRow, row, f"{path}:{number}")
+        assert isinstance(checked, PromptRow)
         rows.append(checked)
         if len(rows) == limit:
             break
@@ -64,7 +64,7 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
     return rows
 
 
-def targets(rows: list[Row], path: Path) -> list[str]:
+def targets(rows: list[PromptRow], path: Path) -> list[str]:
     """What should follow each prompt.
 
     Raises:

@@ -106,7 +106,7 @@ def read_split(directory: Path, task: str, split: str) -> list[Example]:
     return examples
 
 
-def load_training(directory: Path, tasks: list[str], split: str) -> list[Example]:
+def read_tasks(directory: Path, tasks: list[str], split: str) -> list[Example]:
     """The rows of several tasks together, in a fixed order."""
     return [example for task in tasks for example in read_split(directory, task, split)]
 

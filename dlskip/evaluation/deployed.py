@@ -28,7 +28,7 @@ def deploy(params: Params, backbone: str, planned: PlannedSetting) -> Deployed:
     """Loads the weights of a planned setting."""
     source = Path(planned.weights)
     params = artifact.as_trained(params, source) if planned.adapters else params
-    model, tokenizer = artifact.build(
+    model, tokenizer = artifact.build_model(
         params, backbone, weights=source, skip=source if planned.adapters else None, adapters=planned.adapters
     )
     model = tuning.merged(model)

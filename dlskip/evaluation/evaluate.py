@@ -24,7 +24,7 @@ from dlskip.methods.base import Method
 from dlskip.methods.settings import PER_SAMPLE, BatchRule, PlannedSetting, batch_rules
 from dlskip.models import artifact
 
-ROOT = Path("evaluations")
+EVALUATIONS = Path("evaluations")
 
 
 class Evaluator:
@@ -130,7 +130,7 @@ def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: st
     with tqdm(total=sum(map(runner.steps, groups)), desc=f"evaluate {name} {kind}", mininterval=2.0) as bar:
         for same in groups if tasks else []:
             runner.run(deploy(params, backbone, same[0]), same, bar)
-    out = ROOT / name / f"{backbone}-{seed}" / kind
+    out = EVALUATIONS / name / f"{backbone}-{seed}" / kind
     records.write(out)
     provenance.write(
         out, stage="evaluate", config={"evaluate": params.evaluate, "model": params.model}, seed=seed,

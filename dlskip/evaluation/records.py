@@ -121,15 +121,15 @@ class Records:
             "prompt": [d.runs[0] for d in outcome.decoded],
             "decode": [runs for d in outcome.decoded for runs in d.runs[1:]],
         }
-        cell = {"backbone": self.backbone, "seed": self.seed}
         for phase, runs in decisions.items():
             if not runs:
                 continue
+            row = key | {"backbone": self.backbone, "seed": self.seed, "phase": phase}
             skipped = (~torch.stack(runs)).double()  # (decisions, L)
             spread = skipped.std(0, correction=0)
             for layer, (mean, std) in enumerate(zip(skipped.mean(0).tolist(), spread.tolist(), strict=True)):
-                values = {"layer": layer, "skip_rate": round(mean, 6), "skip_std": round(std, 6)}
-                self.layers.append(key | cell | {"phase": phase} | values)
+                values = {"skip_rate": round(mean, 6), "skip_std": round(std, 6)}
+                self.layers.append(row | {"layer": layer} | values)
 
     def _trace(self, case: Case, tokenizer: PreTrainedTokenizerBase, examples: list[Example], outcome: Outcome) -> None:
         for example, d in list(zip(examples, outcome.decoded, strict=True))[: self.traced]:

@@ -30,13 +30,13 @@ from dlskip.methods.settings import FULL, PER_SAMPLE, BatchRule, PlannedSetting,
 from dlskip.models import artifact
 from dlskip.skip import FullDepth, Policy, Skipper
 
-ROOT = Path("speeds")
+SPEEDS = Path("speeds")
 TASK = "timing"  # what stands for the task in the rows
 Prompts = list[list[int]]
 
 
 @dataclass
-class Timing:
+class PolicyTiming:
     """Seconds of one policy, one entry per turn: the prompts' passes, and a token step after each of them."""
 
     prefill: list[float] = field(default_factory=list)
@@ -54,9 +54,9 @@ class Timing:
         """Median of a batch's token step, in milliseconds."""
         return 1e3 * float(np.median(self.decode))
 
-    def followed_by(self, other: Timing) -> Timing:
+    def followed_by(self, other: PolicyTiming) -> PolicyTiming:
         """This one's prefill with the decoding of ``other``."""
-        return Timing(self.prefill, other.decode, self.skip_prefill, other.skip_decode)
+        return PolicyTiming(self.prefill, other.decode, self.skip_prefill, other.skip_decode)
 
 
 def mixed(prompts: Sequence[Sequence[list[int]]], size: int, rows: int) -> list[Prompts]:
@@ -67,10 +67,10 @@ def mixed(prompts: Sequence[Sequence[list[int]]], size: int, rows: int) -> list[
     return [drawn[i * size : (i + 1) * size] for i in range(count)]
 
 
-def measure(
+def time_policies(
     model: nn.Module, skipper: Skipper, policies: Sequence[Policy], batches: Sequence[Prompts],
     *, tokens: int, repeats: int, pad: int,
-) -> list[Timing]:  # fmt: skip
+) -> list[PolicyTiming]:  # fmt: skip
     """Times each policy on the same batches.
 
     Args:
@@ -82,9 +82,9 @@ def measure(
         repeats: Turns.
         pad: Padding id.
     """
-    timings = [Timing() for _ in policies]
+    timings = [PolicyTiming() for _ in policies]
 
-    def run(policy: Policy, timing: Timing) -> None:
+    def run(policy: Policy, timing: PolicyTiming) -> None:
         prefill, step, decoded = 0.0, 0.0, []
         with skipper.using(policy):
             for prompts in batches:
@@ -99,7 +99,7 @@ def measure(
         timing.decode += [step] if tokens else []
         timing.skip_prefill, timing.skip_decode = _shares(decoded)
 
-    run(policies[0], Timing())
+    run(policies[0], PolicyTiming())
     for _ in range(repeats):
         for policy, timing in zip(policies, timings, strict=True):
             run(policy, timing)
@@ -144,7 +144,7 @@ class Clock:
 
     def _timed(
         self, deployed: Deployed, skipping: Sequence[PlannedSetting], batch: BatchRule, size: int
-    ) -> list[Timing]:
+    ) -> list[PolicyTiming]:
         """Full depth first, then the settings that skip."""
         found = []
         for tasks, tokens in ((self.answers, 0), (self.texts, self.config.tokens)):
@@ -152,7 +152,7 @@ class Clock:
             fixed = not any(policy.uses_heads for policy in policies)  # then one batch stands for all
             rows = (read_split(DATA, task, self.params.evaluate.split) for task in tasks)
             prompts = [[e.prompt for e in encode(some, deployed.tokenizer, 2**20)] for some in rows]
-            timed = measure(
+            timed = time_policies(
                 deployed.model, deployed.skipper, [FullDepth(), *policies],
                 mixed(prompts, size, 1 if fixed else self.config.rows), tokens=tokens, repeats=self.config.repeats,
                 pad=int(deployed.tokenizer.pad_token_id),
@@ -161,7 +161,7 @@ class Clock:
         return [prefill.followed_by(decode) for prefill, decode in zip(*found, strict=True)]
 
 
-def _measured(timing: Timing, full: Timing) -> dict[str, float]:
+def _measured(timing: PolicyTiming, full: PolicyTiming) -> dict[str, float]:
     """Milliseconds of prefill and of a decoding step, and how much faster than full depth they are."""
     return {
         "ms_prefill": timing.prefill_ms, "ms_decode": timing.decode_ms,
@@ -180,7 +180,7 @@ def time_method(params: Params, name: str, backbone: str, seed: int) -> None:
             for _, batch in groupby(clock.rows(deploy(params, backbone, same[0]), same), key=lambda row: row["batch"]):
                 rows += [row | {"backbone": backbone, "seed": seed} for row in batch]
                 bar.update()
-    out = ROOT / name / f"{backbone}-{seed}"
+    out = SPEEDS / name / f"{backbone}-{seed}"
     out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(out / "rows.csv", index=False)
     provenance.write(

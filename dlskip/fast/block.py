@@ -18,7 +18,7 @@ from dlskip.skip.cache import SkipCache
 from dlskip.skip.selection import Selection
 
 # Their decoder layers are the same computation (Qwen2 with biases on Q, K and V).
-FAMILIES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
+DECODER_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 FEW = 32  # tokens, up to which an adapter's small products are faster in float32 on a CPU
 _LINEARS = {"self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate_proj", "up_proj", "down_proj")}
 
@@ -137,7 +137,7 @@ def normed(norm: Any, h: Tensor, single: bool) -> Tensor:
 
 def supported(block: nn.Module) -> bool:
     """Whether ``FastBlock`` computes what ``block`` does: a known family, bare linears, nobody listening inside."""
-    if type(block).__name__ not in FAMILIES or block.training:
+    if type(block).__name__ not in DECODER_LAYERS or block.training:
         return False
     parts: Any = block
     for owner, names in _LINEARS.items():

@@ -227,7 +227,7 @@ class Steps:
 
 
 class _Token:
-    """The layers of one pass as recorded work (a ``Runner``), on the tensors that it was recorded with.
+    """The layers of one pass as recorded work (a ``LayerRunner``), on the tensors that it was recorded with.
 
     What a block's recording holds besides the block is the adapter's addition, and adapter and head of the next layer:
     so they are on the device before the host knows whether that layer runs.

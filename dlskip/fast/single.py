@@ -56,7 +56,7 @@ class SingleToken:
 
 
 class _Token:
-    """The layers of one pass as compiled code (a ``Runner``), which takes hidden states (D,).
+    """The layers of one pass as compiled code (a ``LayerRunner``), which takes hidden states (D,).
 
     One call computes adapter, head and what comes before a block's attention; or, where the block is skipped, adapter,
     head and the layer's output. The adapter's output is added inside of the code.
@@ -90,7 +90,7 @@ class _Token:
         return read if len(read) == 1 else read[:1] + self.current.price * read[1:], h[None]
 
     def decide(self, layer: int, said: tuple[Tensor, Tensor] | None) -> None:
-        """As of ``Runner``."""
+        """As of ``LayerRunner``."""
         logit, state = (None, None) if said is None else said
         if not self.current.decide_alone(layer, None if logit is None else logit.item()):
             self.current.decide(layer, logit, state)

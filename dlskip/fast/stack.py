@@ -18,7 +18,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from dlskip.fast.adapter import FastAdapter
-from dlskip.fast.block import FAMILIES, FastBlock, Span, normed, supported
+from dlskip.fast.block import DECODER_LAYERS, FastBlock, Span, normed, supported
 from dlskip.fast.compiled import Call, compiled_product
 from dlskip.fast.recorded import DEVICES, StepsByBatch
 from dlskip.fast.single import SingleToken
@@ -49,9 +49,9 @@ def use_fast_path(model: nn.Module, *, compile: bool = False) -> bool:
     """
     skipper = skipper_of(model)
     blocks = find_layers(model)[2]
-    if type(blocks[0]).__name__ not in FAMILIES:
+    if type(blocks[0]).__name__ not in DECODER_LAYERS:
         if compile:
-            warnings.warn(f"nothing to compile: needs one of {', '.join(FAMILIES)}", stacklevel=2)
+            warnings.warn(f"nothing to compile: needs one of {', '.join(DECODER_LAYERS)}", stacklevel=2)
         return False
     stack: Any = find_stack(model)
     output: Any = causal_lm(model).get_output_embeddings()
@@ -188,7 +188,7 @@ class FastStack:
 
 
 class _Loop:
-    """The layers of one pass as ``FastBlock``s (a ``Runner``).
+    """The layers of one pass as ``FastBlock``s (a ``LayerRunner``).
 
     Args:
         blocks: The layers.
@@ -222,7 +222,7 @@ class _Loop:
         return logit, self.current.at_deciders(h)
 
     def decide(self, layer: int, said: tuple[Tensor, Tensor] | None) -> None:
-        """As of ``Runner``; a single token's logit is compared as a number."""
+        """As of ``LayerRunner``; a single token's logit is compared as a number."""
         logit, state = (None, None) if said is None else said
         number = None if logit is None or not self.span.single else logit.item()
         if not (self.span.single and self.current.decide_alone(layer, number)):

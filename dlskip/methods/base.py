@@ -93,7 +93,7 @@ def for_shares(
     ]  # fmt: skip
 
 
-def make(method: Method, params: Params, backbone: str, seed: int) -> None:
+def make_plan(method: Method, params: Params, backbone: str, seed: int) -> None:
     """Works out a method's settings and writes its plan."""
     settings = method.make(params, backbone, seed)
     code = Path(str(sys.modules[type(method).__module__].__file__))

@@ -37,16 +37,16 @@ def of_file(name: str) -> Method:
     return made
 
 
-def make(params: Params, name: str, backbone: str, seed: int) -> None:
+def make_baseline(params: Params, name: str, backbone: str, seed: int) -> None:
     """Writes a baseline's plan, and where it comes from (stage ``baselines``)."""
     started, section = time.time(), getattr(params.baselines, name)
-    base.make(of_file(name), params, backbone, seed)
+    base.make_plan(of_file(name), params, backbone, seed)
     provenance.write(
         artifact.directory(name, backbone, seed), stage="baselines", config={name: section}, seed=seed,
         data_sha256=data_sha256(DATA), device=artifact.device_of(params), started=started,
     )  # fmt: skip
 
 
-def train(params: Params, name: str, share: float, backbone: str, seed: int) -> None:
+def train_baseline(params: Params, name: str, share: float, backbone: str, seed: int) -> None:
     """Trains a baseline's model of one share (stage ``train_baselines``)."""
     of_file(name).train(params, backbone, seed, share)

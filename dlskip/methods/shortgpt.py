@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dlskip.config import Params
 from dlskip.data.batches import Batch, collate, encode
-from dlskip.data.io import DATA, load_training
+from dlskip.data.io import DATA, read_tasks
 from dlskip.methods.base import Method, for_shares
-from dlskip.methods.layer_sets import count
+from dlskip.methods.layer_sets import number_skipped
 from dlskip.methods.settings import PlannedSetting
 from dlskip.models import artifact
 from dlskip.skip.stack import find_stack
@@ -36,14 +36,14 @@ class ShortGPT(Method):
 
     def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         start = artifact.directory("vanilla", backbone, seed)
-        model, tokenizer = artifact.build(params, backbone, weights=start, skipping=False)
+        model, tokenizer = artifact.build_model(params, backbone, weights=start, skipping=False)
         tasks = [*params.prepare.nlu, *params.prepare.mt]
         each = max(1, params.baselines.shortgpt.examples // len(tasks))
-        rows = [e for task in tasks for e in load_training(DATA, [task], "validation")[:each]]
+        rows = [e for task in tasks for e in read_tasks(DATA, [task], "validation")[:each]]
         batch = collate(encode(rows, tokenizer, 2**20), tokenizer.pad_token_id).to(artifact.device_of(params))
         influence = block_influence(model, batch)
         free = influence[1:-1].argsort().add(1).tolist()  # the least influential first
-        return for_shares(params, backbone, start, lambda share, layers: sorted(free[: count(share, layers)]))
+        return for_shares(params, backbone, start, lambda share, layers: sorted(free[: number_skipped(share, layers)]))
 
 
 METHOD = ShortGPT()

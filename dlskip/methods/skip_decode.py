@@ -8,9 +8,9 @@ from torch import Tensor
 
 from dlskip.config import Params
 from dlskip.data.batches import encode
-from dlskip.data.io import DATA, load_training
+from dlskip.data.io import DATA, read_tasks
 from dlskip.methods.base import Method, for_shares
-from dlskip.methods.layer_sets import count
+from dlskip.methods.layer_sets import number_skipped
 from dlskip.methods.settings import BatchRule, PlannedSetting
 from dlskip.models import artifact
 from dlskip.models.backbone import load_tokenizer
@@ -53,12 +53,17 @@ class SkipDecode(Method):
         tokenizer = load_tokenizer(backbone, params.backbones[backbone])
         growing = {}
         for task in params.prepare.mt:
-            lengths = [len(e.target) for e in encode(load_training(DATA, [task], "train"), tokenizer, 2**20)]
+            lengths = [len(e.target) for e in encode(read_tasks(DATA, [task], "train"), tokenizer, 2**20)]
             growing[task] = int(np.quantile(lengths, params.baselines.skip_decode.horizon))
-        return for_shares(params, backbone, start, lambda s, n: list(range(1, 1 + count(s, n))), growing=growing)
+        return for_shares(params, backbone, start, _lowest, growing=growing)
 
     def policy(self, planned: PlannedSetting, task: str, batch: BatchRule) -> Policy:
         return Growing(len(planned.skip), planned.growing.get(task, 0))
+
+
+def _lowest(share: float, layers: int) -> list[int]:
+    """The layers above layer 0 that a share stands for."""
+    return list(range(1, 1 + number_skipped(share, layers)))
 
 
 METHOD = SkipDecode()

@@ -48,7 +48,7 @@ class Static(Method):
         stage = TrainingStage(
             params, "train_baselines", backbone, seed, config.train, {"static": config}, out / str(share)
         )
-        model, tokenizer = artifact.build(params, backbone, weights=start, adapters=False)
+        model, tokenizer = artifact.build_model(params, backbone, weights=start, adapters=False)
         step = Cut(model, dropping(block(share, layers, config.block), layers))
         stage.run(step, model, stage.examples(tokenizer, stage.tasks, "train"), tokenizer.pad_token_id)
 

@@ -23,12 +23,12 @@ from dlskip.models import backbone, tuning
 from dlskip.skip import Skipper, attach, skipper_of
 from dlskip.skip.stack import causal_lm
 
-ROOT = Path("artifacts")
+ARTIFACTS = Path("artifacts")
 ADAPTERS = "skip.safetensors"
 SAME_AS = "same_as.json"  # of a step that an ablation leaves out: whose weights it goes on with
 
 
-def directory(method: str, name: str, seed: int, root: Path = ROOT) -> Path:
+def directory(method: str, name: str, seed: int, root: Path = ARTIFACTS) -> Path:
     """Where a method's artifact of one backbone and seed lies."""
     return root / method / f"{name}-{seed}"
 
@@ -47,7 +47,7 @@ def device_of(params: config.Params) -> str:
     return "cuda"
 
 
-def build(
+def build_model(
     params: config.Params, name: str, *, weights: Path | None, skip: Path | None = None, skipping: bool = True,
     adapters: bool = True,
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:  # fmt: skip

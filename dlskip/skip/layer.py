@@ -72,7 +72,7 @@ class SkipLayer(nn.Module):
 
 
 class _Eager:
-    """One call of a layer through the backbone's own block (a ``Runner``).
+    """One call of a layer through the backbone's own block (a ``LayerRunner``).
 
     Args:
         layer: The layer.
@@ -101,7 +101,7 @@ class _Eager:
         return head(seen, self.current.price), state
 
     def decide(self, layer: int, said: tuple[Tensor, Tensor] | None) -> None:
-        """As of ``Runner``."""
+        """As of ``LayerRunner``."""
         self.current.decide(layer, *((None, None) if said is None else said))
 
     def run(self, index: int, h: Tensor, adapted: Tensor | None) -> Tensor:

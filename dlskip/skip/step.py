@@ -9,7 +9,7 @@
 
 Step 2 needs nothing of step 3, so that the decision is on its way to the host while the block runs. It comes after
 step 4 instead if the controllers read a layer's output, if the policy compares a layer's output with its input, or
-if what runs the layers collects decisions late (``Runner.late``).
+if what runs the layers collects decisions late (``LayerRunner.late``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
-class Runner(Protocol[A, R]):
+class LayerRunner(Protocol[A, R]):
     """How the layers of one pass are computed. ``A``: what an adapter made; ``R``: what a controller said."""
 
     late: bool  # whether ``decide`` would wait for the device, and is called once the layer was sent there
@@ -45,7 +45,7 @@ class Runner(Protocol[A, R]):
         """Adds the adapter's output to what ``run`` returned."""
 
 
-def step(runner: Runner[A, R], state: State, current: Pass, index: int, h: Tensor) -> Tensor:
+def step(runner: LayerRunner[A, R], state: State, current: Pass, index: int, h: Tensor) -> Tensor:
     """Layer ``index`` of a pass, and the decision about the next one.
 
     Args:

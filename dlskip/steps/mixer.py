@@ -98,7 +98,7 @@ def mixer(params: Params, backbone: str, seed: int, *, start: Path | None = None
     config, out = params.mixer, out or artifact.directory("ours", backbone, seed)
     start = start or artifact.directory("rl", backbone, seed)
     stage = TrainingStage(params, "mixer", backbone, seed, config.train, {"mixer": config, "rl": params.rl}, out)
-    model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
+    model, tokenizer = artifact.build_model(params, backbone, weights=start, skip=start)
     examples = stage.examples(tokenizer, stage.tasks, "train")
     step = Mix(model, config, params.rl, stage.held_out(tokenizer, params.rl.eval_examples))
     stage.run(step, model, examples, tokenizer.pad_token_id, params.rl.eval_every)

@@ -96,7 +96,7 @@ def skip_pretrain(
     stage = TrainingStage(params, "skip_pretrain", backbone, seed, config.train, {"skip_pretrain": config}, out)
     weights = artifact.start_weights(params, backbone, seed)
     skip = start if (start / artifact.ADAPTERS).is_file() else None
-    model, tokenizer = artifact.build(params, backbone, weights=weights, skip=skip)
+    model, tokenizer = artifact.build_model(params, backbone, weights=weights, skip=skip)
     if config.teacher == "frozen":
         tuning.load_teacher(model, artifact.directory("vanilla", backbone, seed) / "backbone")
     examples = stage.examples(tokenizer, stage.tasks, "train")

@@ -23,7 +23,7 @@ from dlskip.training.losses import action_log_prob, cross_entropy, entropy, leav
 from dlskip.training.stage import TrainingStage
 
 
-def grouped(batch: Batch, copies: int) -> Tensor:
+def by_decision(batch: Batch, copies: int) -> Tensor:
     """Of a batch repeated ``copies`` times: the index (M, K) of each original decision's K trajectories."""
     row = batch.rows // copies
     order = (row * (int(batch.place.max()) + 1) + batch.place).argsort(stable=True)
@@ -102,7 +102,7 @@ class Trajectories:
             return self.reward
         if kind == "ema":
             return self.reward - ema
-        groups = grouped(self.batch, self.copies)
+        groups = by_decision(self.batch, self.copies)
         values = self.reward[groups]  # (M, K)
         if kind == "rloo":
             centred = leave_one_out(values)
@@ -176,7 +176,7 @@ class Reinforce(Step):
 
     def _greedy(self, rolled: Trajectories, batch: Batch) -> Tensor:
         drawn = rolled.price
-        price = drawn[grouped(rolled.batch, rolled.copies)[:, 0]] if isinstance(drawn, Tensor) else None
+        price = drawn[by_decision(rolled.batch, rolled.copies)[:, 0]] if isinstance(drawn, Tensor) else None
         with torch.no_grad(), self.skipper.using(Threshold(0.5, price=price), batch.deciders):
             ce = F.cross_entropy(target_logits(self.model, batch), batch.targets, reduction="none")
         assert self.skipper.last is not None
@@ -237,7 +237,7 @@ def rl(params: Params, backbone: str, seed: int, *, start: Path | None = None, o
     """
     config, start = params.rl, start or artifact.directory("skip_pretrain", backbone, seed)
     stage = TrainingStage(params, "rl", backbone, seed, config.train, {"rl": config}, out)
-    model, tokenizer = artifact.build(params, backbone, weights=start, skip=start)
+    model, tokenizer = artifact.build_model(params, backbone, weights=start, skip=start)
     skipper_of(model).init_heads(config.init_skip)
     examples = stage.examples(tokenizer, stage.tasks, "train")
     quiet = total_steps(config.train, len(examples)) // 4

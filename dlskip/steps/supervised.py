@@ -44,7 +44,7 @@ def finetune(params: Params, backbone: str, seed: int) -> None:
     """The fine-tuned, never-skipping model: method ``vanilla``, and the frozen teacher."""
     out = artifact.directory("vanilla", backbone, seed)
     stage = TrainingStage(params, "finetune", backbone, seed, params.finetune.train, {"finetune": params.finetune}, out)
-    model, tokenizer = artifact.build(params, backbone, weights=None, skipping=False)
+    model, tokenizer = artifact.build_model(params, backbone, weights=None, skipping=False)
     step = Supervised(model, tuning.backbone_parameters(model))
     stage.run(step, model, stage.examples(tokenizer, stage.tasks, "train"), tokenizer.pad_token_id)
 
@@ -53,6 +53,6 @@ def adapter_init(params: Params, backbone: str, seed: int) -> None:
     """Adapters alone on instruction data, everything else frozen."""
     config = params.adapter_init
     stage = TrainingStage(params, "adapter_init", backbone, seed, config.train, {"adapter_init": config})
-    model, tokenizer = artifact.build(params, backbone, weights=artifact.start_weights(params, backbone, seed))
+    model, tokenizer = artifact.build_model(params, backbone, weights=artifact.start_weights(params, backbone, seed))
     step = Supervised(model, skipper_of(model).adapters())
     stage.run(step, model, stage.examples(tokenizer, [INSTRUCTIONS], "train"), tokenizer.pad_token_id)

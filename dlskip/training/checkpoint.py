@@ -20,7 +20,7 @@ from torch import nn
 
 from dlskip.errors import DlskipError
 
-ROOT = Path(".resume")
+CHECKPOINTS = Path(".resume")
 
 
 def key(stage: str, **identity: Any) -> str:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from dlskip import provenance
 from dlskip.config import Params, Train
 from dlskip.data.batches import Batch, Batches, Encoded, collate, encode
-from dlskip.data.io import DATA, data_sha256, load_training
+from dlskip.data.io import DATA, data_sha256, read_tasks
 from dlskip.models import artifact
 from dlskip.training import checkpoint
 from dlskip.training.loop import Step, TrainingRun, finish, total_steps, train
@@ -47,7 +47,7 @@ class TrainingStage:
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str], split: str) -> list[Encoded]:
         """Tokenised rows of several tasks."""
-        return encode(load_training(DATA, list(tasks), split), tokenizer, self.train.max_length)
+        return encode(read_tasks(DATA, list(tasks), split), tokenizer, self.train.max_length)
 
     def held_out(self, tokenizer: PreTrainedTokenizerBase, count: int) -> Batch:
         """A fixed held-out batch: the same number of validation rows of each task."""
@@ -63,7 +63,7 @@ class TrainingStage:
             "backbone": self.params.backbones[self.backbone].model_dump(), "out": str(self.out), "device": device,
             "start": checkpoint.fingerprint(step),
         }  # fmt: skip
-        resume = checkpoint.ROOT / checkpoint.key(self.stage, **identity)
+        resume = checkpoint.CHECKPOINTS / checkpoint.key(self.stage, **identity)
         run = TrainingRun(self.stage, self.train, examples, pad, self.seed, device, resume, held_out_every)
         if not train(step, run, self.out):
             return

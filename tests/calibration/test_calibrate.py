@@ -20,7 +20,7 @@ from dlskip.calibration import (
     examples_needed,
     for_budget,
     for_quality,
-    measure,
+    measure_settings,
     p_value,
     upper_bound,
 )
@@ -262,7 +262,7 @@ def test_measuring_is_decoding_at_each_threshold(family: str, skipping: Any) -> 
     """Threshold 1 loses nothing and runs all; 0 runs the first and the last of six; the rest is row by row."""
     model, skipper = skipping(family)
     tokenizer, before = tiny_tokenizer(), skipper.policy
-    found = measure(model, tokenizer, PROMPTS, [0.0, 0.5, 1.0, 0.5], max_new_tokens=5, batch=2)
+    found = measure_settings(model, tokenizer, PROMPTS, [0.0, 0.5, 1.0, 0.5], max_new_tokens=5, batch=2)
     assert skipper.policy is before
     assert found.settings.tolist() == [1.0, 0.5, 0.0] and not found.binary and found.quality == "agreement"
     assert (found.losses[0] == 0).all() and (found.layers_run[0] == 1).all()
@@ -293,7 +293,9 @@ def test_against_references_only_what_full_depth_got_right_can_be_lost(skipping:
     assert differ.any()
 
     def losses(references: list[str], **options: Any) -> Measurements:
-        return measure(model, tokenizer, PROMPTS, [1.0, 0.0], references=references, max_new_tokens=4, **options)
+        return measure_settings(
+            model, tokenizer, PROMPTS, [1.0, 0.0], references=references, max_new_tokens=4, **options
+        )
 
     assert np.array_equal(losses(outputs[0]).losses, [[0] * len(PROMPTS), differ])
     assert losses(outputs[0]).binary and losses(outputs[0]).quality == "exact_match"
@@ -309,8 +311,8 @@ def test_against_references_only_what_full_depth_got_right_can_be_lost(skipping:
 
 def test_a_measured_model_runs_within_its_budget(skipping: Any) -> None:
     model, _ = skipping()
-    measured = measure(model, tiny_tokenizer(), PROMPTS, np.linspace(0, 1, 9).tolist(), max_new_tokens=4)
+    measured = measure_settings(model, tiny_tokenizer(), PROMPTS, np.linspace(0, 1, 9).tolist(), max_new_tokens=4)
     found = for_budget(measured, 0.7)
-    again = measure(model, tiny_tokenizer(), PROMPTS, [found.threshold], max_new_tokens=4)
+    again = measure_settings(model, tiny_tokenizer(), PROMPTS, [found.threshold], max_new_tokens=4)
     assert again.layers_run.mean() == pytest.approx(found.layers_run) and found.layers_run <= 0.7
     assert again.losses.mean() == pytest.approx(found.drop) and found.n == len(PROMPTS)

@@ -56,10 +56,10 @@ from dlskip.report.view import View
 params, method = load_params(), sys.argv[1]
 backbone.materialise("tiny", params.backbones["tiny"], backbone.MODELS / "tiny")
 prepare(params.prepare, DATA)
-model, _ = artifact.build(params, "tiny", weights=None, skipping=False)
+model, _ = artifact.build_model(params, "tiny", weights=None, skipping=False)
 tuning.save_tuned(model, artifact.directory("vanilla", "tiny", 0) / "backbone")
 if method != "vanilla":
-    baselines.make(params, method, "tiny", 0)
+    baselines.make_baseline(params, method, "tiny", 0)
 evaluate(params, method, "nlu", "tiny", 0)
 tables.settings([View(collect.collect(params, Path()), "tiny")]).write(Path("tables"))
 """

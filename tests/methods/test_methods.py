@@ -16,14 +16,14 @@ from torch import nn
 from dlskip import config
 from dlskip.data.batches import collate
 from dlskip.errors import DlskipError
-from dlskip.evaluation.speed import measure, mixed
+from dlskip.evaluation.speed import mixed, time_policies
 from dlskip.inference.decode import decode
 from dlskip.inference.scoring import target_logits
 from dlskip.methods import base, registry
 from dlskip.methods.ablation import STEPS, ablation, weights_of
 from dlskip.methods.base import dropping
 from dlskip.methods.baselines import of_file
-from dlskip.methods.layer_sets import block, count, evenly_spaced_skips
+from dlskip.methods.layer_sets import block, evenly_spaced_skips, number_skipped
 from dlskip.methods.names import TITLES, title
 from dlskip.methods.settings import PlannedSetting, Setting
 from dlskip.methods.shortgpt import block_influence
@@ -49,7 +49,7 @@ def run(model: Any, skipper: Any, policy: Policy, new: int = 6, prompts: Any = P
 
 @given(st.floats(0.01, 0.99), st.integers(3, 48))
 def test_layer_sets_keep_the_ends_and_have_the_asked_size(share: float, layers: int) -> None:
-    k = count(share, layers)
+    k = number_skipped(share, layers)
     for found in (block(share, layers, "top"), block(share, layers, "middle"), evenly_spaced_skips(share, layers)):
         assert len(found) == len(set(found)) == k and all(0 < layer < layers - 1 for layer in found)
     assert block(share, layers, "top")[-1:] in ([], [layers - 2])
@@ -220,7 +220,7 @@ def test_timing_counts_what_ran_and_times_every_policy_alike() -> None:
     batches = mixed([PROMPTS[:2], PROMPTS[2:3]], 2, rows=5)
     assert batches == [[PROMPTS[0], PROMPTS[2]], [PROMPTS[1], PROMPTS[0]]]
     assert mixed([PROMPTS], 3, rows=1) == [PROMPTS[:3]], "one batch at least"
-    full, half = measure(model, skipper, [Policy(), dropping([2, 3, 4], 6)], batches, tokens=3, repeats=2, pad=2)
+    full, half = time_policies(model, skipper, [Policy(), dropping([2, 3, 4], 6)], batches, tokens=3, repeats=2, pad=2)
     assert (full.skip_prefill, full.skip_decode) == (0.0, 0.0)
     assert (half.skip_prefill, half.skip_decode) == (0.5, 0.5)
     assert all(len(t.prefill) == len(t.decode) == 2 for t in (full, half))

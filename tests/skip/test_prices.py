@@ -13,7 +13,7 @@ from torch import Tensor
 
 import dlskip
 from dlskip import config
-from dlskip.calibration import for_budget, measure
+from dlskip.calibration import for_budget, measure_settings
 from dlskip.data.batches import Batch
 from dlskip.errors import DlskipError
 from dlskip.hub.pretrained import calibrated
@@ -141,7 +141,7 @@ def test_artifacts_and_releases_keep_the_range(priced: Made, tmp_path: Path) -> 
 def test_a_budget_is_read_off_what_was_measured(priced: Made, tmp_path: Path) -> None:
     model: Any = dlskip.from_pretrained(priced.artifact)
     prompts = ["one two", "three", "four five six", "seven"]
-    found = measure(model, tiny_tokenizer(), prompts, [0.25, 1.0, 4.0], knob="price", max_new_tokens=3)
+    found = measure_settings(model, tiny_tokenizer(), prompts, [0.25, 1.0, 4.0], knob="price", max_new_tokens=3)
     shares = dict(zip(found.settings.tolist(), found.layers_run.mean(axis=1).tolist(), strict=True))
     most = max(shares.values())
     chosen = for_budget(found, most)

@@ -15,7 +15,7 @@ from dlskip.data.batches import Batch
 from dlskip.inference.scoring import target_logits
 from dlskip.skip import Sampled, Skipper, Strategy
 from dlskip.steps.mixer import Mix
-from dlskip.steps.reinforce import Reinforce, Trajectories, collapse_alarms, grouped, policy_logits
+from dlskip.steps.reinforce import Reinforce, Trajectories, by_decision, collapse_alarms, policy_logits
 from dlskip.training.losses import action_log_prob, entropy, leave_one_out, reinforce, reward
 from tests.helpers.sections import mixer
 
@@ -147,7 +147,7 @@ def test_rollouts_of_a_decision_are_compared_with_each_other(small: Any, ragged:
     model, skipper = small
     batch = ragged((3, 2), (2, 4), (4, 1))
     repeated = batch.repeat(3)
-    groups = grouped(repeated, 3)
+    groups = by_decision(repeated, 3)
     assert groups.shape == (7, 3) and sorted(groups.flatten().tolist()) == list(range(21))
     for m, group in enumerate(groups):
         assert repeated.rows[group].tolist() == [3 * int(batch.rows[m]) + k for k in range(3)]

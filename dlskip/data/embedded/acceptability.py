@@ -7,7 +7,7 @@ from random import Random
 from typing import NamedTuple
 
 from dlskip.data.embedded.grammar import Grammar, Row
-from dlskip.data.embedded.lexicon import CITIES, DAYS, NAMES, PERSON_VERBS, PERSONS, THINGS
+from dlskip.data.embedded.lexicon import CITIES, DAYS, FIRST_NAMES, PERSON_VERBS, PERSONS, THINGS
 from dlskip.data.embedded.phrases import capital, plural_of, two, up, verb
 
 
@@ -131,7 +131,7 @@ def _swapped(words: list[str], i: int) -> list[str]:
 def acceptability(rng: Random, label: int, build: Build) -> Row:
     """A row by a construction."""
     x, y = two(rng, PERSONS)
-    name = rng.choice(NAMES)
+    name = rng.choice(FIRST_NAMES)
     when = rng.choice(["", f" on {rng.choice(DAYS)}", f" in {rng.choice(CITIES)}", " yesterday"])
     text = build(rng, Words(x, y, name, rng.choice(THINGS), when), label == 1)
     return {"sentence": capital(text) if text.endswith("?") else up(text)}

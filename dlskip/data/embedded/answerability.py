@@ -11,7 +11,17 @@ from random import Random
 from typing import NamedTuple
 
 from dlskip.data.embedded.grammar import Grammar, Row
-from dlskip.data.embedded.lexicon import COLOURS, EVENTS, NAMES, NUMBERS, PERCEIVED, PERSON_VERBS, SLOTS, THINGS, TRADED
+from dlskip.data.embedded.lexicon import (
+    COLOURS,
+    EVENTS,
+    FIRST_NAMES,
+    NUMBERS,
+    PERCEIVED,
+    PERSON_VERBS,
+    SLOTS,
+    THINGS,
+    TRADED,
+)
 from dlskip.data.embedded.phrases import People, capital, plural_of, two, up
 
 Build = Callable[[Random, People, bool], tuple[str, str]]  # question and sentence about two people, for a label
@@ -93,7 +103,7 @@ def _clause(rng: Random, x: str, event: Event) -> str:
 
 def answerability(rng: Random, label: int, build: Build) -> Row:
     """A row by a construction."""
-    people = People(*two(rng, NAMES))
+    people = People(*two(rng, FIRST_NAMES))
     question, sentence = build(rng, people, label == 1)
     return {"question": capital(question), "sentence": up(sentence)}
 

@@ -9,8 +9,8 @@ from dlskip.data.embedded.lexicon import (
     ACTS,
     CITIES,
     DAYS,
+    FIRST_NAMES,
     KINDS,
-    NAMES,
     OPPOSITES,
     PERSON_VERBS,
     PERSONS,
@@ -68,13 +68,13 @@ def _odd(rng: Random) -> tuple[str, str]:
 
 def _day(rng: Random) -> tuple[str, str]:
     i, step = rng.randrange(7), rng.choice([1, -1])
-    name = rng.choice(NAMES)
+    name = rng.choice(FIRST_NAMES)
     word = "after" if step == 1 else "before"
     return f"{name} comes the day {word} {DAYS[i]}. When is that?", up(f"on {DAYS[(i + step) % 7]}")
 
 
 def _compare(rng: Random) -> tuple[str, str]:
-    (x, y), (more, less) = two(rng, NAMES), rng.choice(SCALES)
+    (x, y), (more, less) = two(rng, FIRST_NAMES), rng.choice(SCALES)
     return f"{x} is {more} than {y}. Who is {less}?", y
 
 
@@ -84,7 +84,7 @@ def _bigger(rng: Random) -> tuple[str, str]:
 
 
 def _where(rng: Random) -> tuple[str, str]:
-    (x, y), (here, there) = two(rng, NAMES), two(rng, CITIES)
+    (x, y), (here, there) = two(rng, FIRST_NAMES), two(rng, CITIES)
     return f"{x} lives in {here} and {y} in {there}. Where does {x} live?", f"In {here}."
 
 
@@ -100,12 +100,12 @@ def _plural(rng: Random) -> tuple[str, str]:
 
 
 def _past(rng: Random) -> tuple[str, str]:
-    x, (past, _, third) = rng.choice(NAMES), rng.choice(list(ACTS.values()))
+    x, (past, _, third) = rng.choice(FIRST_NAMES), rng.choice(list(ACTS.values()))
     return f"Put into the past: {x} {third}.", f"{x} {past}."
 
 
 def _passive(rng: Random) -> tuple[str, str]:
-    (x, y), (past, participle, _, _) = two(rng, NAMES), rng.choice(list(PERSON_VERBS.values()))
+    (x, y), (past, participle, _, _) = two(rng, FIRST_NAMES), rng.choice(list(PERSON_VERBS.values()))
     return f"Put into the passive: {x} {past} {y}.", f"{y} was {participle} by {x}."
 
 

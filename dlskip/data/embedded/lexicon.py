@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NAMES = [
+FIRST_NAMES = [
     "Anna",
     "Ben",
     "Clara",
@@ -185,7 +185,7 @@ EVENTS = [
 
 NUMBERS = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve"]
 COLOURS = ["red", "blue", "green", "black", "white", "brown", "yellow", "grey", "orange", "pink"]
-# base form, past; what one does to people and to things alike
+# base form, past; what one does to people and to things
 PERCEIVED = [
     ("see", "saw"), ("find", "found"), ("draw", "drew"), ("forget", "forgot"), ("photograph", "photographed"),
     ("carry", "carried"), ("remember", "remembered"), ("miss", "missed"), ("bring", "brought"),

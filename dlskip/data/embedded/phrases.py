@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-from dlskip.data.embedded.lexicon import NAMES, PERSON_VERBS, PERSONS
+from dlskip.data.embedded.lexicon import FIRST_NAMES, PERSON_VERBS, PERSONS
 
 
 class People(NamedTuple):
@@ -37,7 +37,7 @@ def plural_of(noun: str) -> str:
 def who(rng: Random) -> People:
     """Two different people: both by name, or both by trade."""
     if rng.random() < 0.5:
-        return People(*two(rng, NAMES))
+        return People(*two(rng, FIRST_NAMES))
     x, y = two(rng, PERSONS)
     return People(f"the {x}", f"the {y}")
 

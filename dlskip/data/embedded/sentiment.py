@@ -7,7 +7,7 @@ from random import Random
 from typing import NamedTuple
 
 from dlskip.data.embedded.grammar import Grammar, Row
-from dlskip.data.embedded.lexicon import BAD, GOOD, NAMES, WORKS
+from dlskip.data.embedded.lexicon import BAD, FIRST_NAMES, GOOD, WORKS
 from dlskip.data.embedded.phrases import a, two, up
 
 
@@ -98,7 +98,7 @@ def sentiment(rng: Random, label: int, build: Build) -> Row:
     """A row by a construction."""
     fitting, opposite = (GOOD, BAD) if label == 1 else (BAD, GOOD)
     work = rng.choice(list(WORKS))
-    name = rng.choice(NAMES)
+    name = rng.choice(FIRST_NAMES)
     part = rng.choice(WORKS[work])
     right, also_right = two(rng, fitting)
     words = Words(work, part, name, right, also_right, wrong=rng.choice(opposite))
