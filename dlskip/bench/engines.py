@@ -15,9 +15,14 @@ from dlskip.fast import use_fast_path
 from dlskip.inference.export import cut
 from dlskip.skip import FullDepth, Policy, Threshold, attach, skipper_of
 
-Kind = Literal["plain", "full", "random", "alike", "cut", "learned", "exit", "compiled"]
-PLAIN, WHOLE, SMALLEST = "plain", "full", "cut to 2"  # the engines that all others are compared with
-WHOLE_COMPILED, SMALLEST_COMPILED = "full, compiled", "cut to 3, compiled"  # and what compiled ones are compared with
+EngineKind = Literal["plain", "full", "random", "same_mask", "cut", "learned", "exit", "compiled"]
+# the engines that all others are compared with
+PLAIN = "plain"
+WHOLE = "full"
+SMALLEST = "cut to 2"
+# and those that compiled ones are compared with
+WHOLE_COMPILED = "full, compiled"
+SMALLEST_COMPILED = "cut to 3, compiled"
 POOL = 61  # masks drawn beforehand: a prime, so that they fall on other tokens in every turn
 
 
@@ -28,7 +33,7 @@ class Engine:
     Args:
         name: In tables.
         kind: ``plain``, ``cut`` and ``exit`` run the bare backbone; the others the wrapped model, whose counter says
-            what was skipped.
+            what was skipped. Under ``same_mask`` all rows of a batch skip the same layers.
         model: A Transformers model.
         share: Of layers, that it was asked to skip: engines of one share are compared.
         cut_out: Share of the layers that ``model`` has lost; None where a share has no meaning.
@@ -37,7 +42,7 @@ class Engine:
     """
 
     name: str
-    kind: Kind
+    kind: EngineKind
     model: Any
     share: float | None = None
     cut_out: float | None = None
@@ -115,7 +120,7 @@ def engines(
     skipper = skipper_of(model)
     layers = skipper.num_layers
 
-    def under(policy: Policy, name: str, kind: Kind, share: float | None = None) -> Engine:
+    def under(policy: Policy, name: str, kind: EngineKind, share: float | None = None) -> Engine:
         return Engine(name, kind, model, share, context=lambda: skipper.using(policy))
 
     @contextmanager
@@ -144,7 +149,7 @@ def engines(
     for share in shares:
         found.append(under(Exactly(share), f"random {share:g}", "random", share))
         if batch > 1:
-            found.append(under(Exactly(share, "majority"), f"random {share:g}, alike", "alike", share))
+            found.append(under(Exactly(share, "majority"), f"random {share:g}, same mask", "same_mask", share))
         found.append(without(min(layers - 2, round(share * layers)), f"cut {share:g}", share))
     found += [under(Threshold(t), f"learned {t:g}", "learned") for t in thresholds]
     found.append(without(layers - 2, SMALLEST))
@@ -152,7 +157,7 @@ def engines(
         found.append(through(FullDepth(), WHOLE))
         found += [through(Exactly(share), f"random {share:g}") for share in shares]
         if batch > 1:
-            found += [through(Exactly(share, "majority"), f"random {share:g}, alike") for share in shares]
+            found += [through(Exactly(share, "majority"), f"random {share:g}, same mask") for share in shares]
         found += [through(Threshold(t), f"learned {t:g}") for t in thresholds]
         found.append(small())
     if exit_at is not None and batch == 1:  # it can only run one prompt at a time

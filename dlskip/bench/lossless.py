@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 import dlskip
 from dlskip import provenance
-from dlskip.bench.measure import timed
+from dlskip.bench.timing import timed_call
 from dlskip.errors import DlskipError
 from dlskip.inference.speculative import Speculated, speculate
 from dlskip.skip import skipper_of
@@ -79,9 +79,9 @@ def compare(
 
         with torch.inference_mode():
             if i % 2:
-                (out, slow), (done, quick) = timed(plain), timed(lossless)
+                (out, slow), (done, quick) = timed_call(plain), timed_call(lossless)
             else:
-                (done, quick), (out, slow) = timed(lossless), timed(plain)
+                (done, quick), (out, slow) = timed_call(lossless), timed_call(plain)
         ours, theirs = done.sequences[0].tolist(), out[0].tolist()
         if i:  # the first only warms up
             tie = _tie(model, ours, theirs)
@@ -112,7 +112,7 @@ def by_task(found: Sequence[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write(found: Sequence[Comparison], about: Mapping[str, Any], model: Any, out: Path) -> pd.DataFrame:
+def write_comparisons(found: Sequence[Comparison], about: Mapping[str, Any], model: Any, out: Path) -> pd.DataFrame:
     """Writes ``lossless.json`` and ``lossless.md`` into ``out``; returns the table."""
     table = by_task(found)
     known = dict(about) | {

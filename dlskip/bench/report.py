@@ -13,24 +13,24 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from dlskip.bench.engines import PLAIN, SMALLEST, SMALLEST_COMPILED, WHOLE, WHOLE_COMPILED
-from dlskip.bench.measure import Timings
 from dlskip.bench.rows import Costs, expected
-from dlskip.report import style
+from dlskip.bench.timing import EngineTiming
+from dlskip.plotting import theme
 
 PHASES = {"prefill": "Prefill", "decode": "Decoding"}
 _LOOKS = {
-    "random": ("Random masks, each row its own", style.RANDOM, "X"),
-    "alike": ("Random masks, alike in a batch", "#e9a06a", "P"),
-    "learned": ("Learned policy", style.OURS, "o"),
+    "random": ("Random masks, each row its own", theme.RANDOM, "X"),
+    "same_mask": ("Random masks, the same for all rows", "#e9a06a", "P"),
+    "learned": ("Learned policy", theme.OURS, "o"),
     "cut": ("Statically cut backbone", "#75a23a", "s"),
     "compiled": ("Random masks and learned policy, compiled code", "#1a5276", "D"),
     "exit": ("Early-exit assisted generation", "#662b28", "<"),
 }
-_BOUND: dict[str, Any] = {"color": style.RANDOM, "linewidth": 1.2, "linestyle": (0, (4, 2))}
+_BOUND: dict[str, Any] = {"color": theme.RANDOM, "linewidth": 1.2, "linestyle": (0, (4, 2))}
 
 
-def rows(
-    timings: Mapping[str, Timings], batch: int, layers: int, costs: Costs | None = None
+def speed_rows(
+    timings: Mapping[str, EngineTiming], batch: int, layers: int, costs: Costs | None = None
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One batch size as tidy rows, one per engine and phase.
 
@@ -43,32 +43,32 @@ def rows(
     differ: what is possible if a layer that n of them run costs what it takes for a batch of n (``costs``).
     """
     found = []
-    cuts = {timed.share: timed for timed in timings.values() if timed.kind == "cut"}
+    cuts = {timing.share: timing for timing in timings.values() if timing.kind == "cut"}
     for phase in PHASES:
         plain, full, small = (timings[name].ms(phase) for name in (PLAIN, WHOLE, SMALLEST))
         bare_layer, compiled, compiled_layer = (plain - small) / (layers - 2), full, 0.0
         if WHOLE_COMPILED in timings:
             compiled = timings[WHOLE_COMPILED].ms(phase)
             compiled_layer = (compiled - timings[SMALLEST_COMPILED].ms(phase)) / (layers - 3)
-        for name, timed in timings.items():
-            ms, bare = timed.ms(phase), timed.kind in ("plain", "cut", "exit")
-            whole = plain if bare else compiled if timed.kind == "compiled" else full
-            low, high = timed.spread(phase)
+        for name, timing in timings.items():
+            ms, bare = timing.ms(phase), timing.kind in ("plain", "cut", "exit")
+            whole = plain if bare else compiled if timing.kind == "compiled" else full
+            low, high = timing.spread(phase)
             row: dict[str, Any] = {
-                "batch": batch, "phase": phase, "engine": name, "kind": timed.kind,
-                "skipped": timed.skipped.get(phase), "ms": ms, "ms_low": low, "ms_high": high,
-                "speedup": whole / ms, "against_plain": plain / ms, "peak_mb": timed.peak_mb,
+                "batch": batch, "phase": phase, "engine": name, "kind": timing.kind,
+                "skipped": timing.skipped.get(phase), "ms": ms, "ms_low": low, "ms_high": high,
+                "speedup": whole / ms, "against_plain": plain / ms, "peak_mb": timing.peak_mb,
             }  # fmt: skip
             if row["skipped"] is not None:
-                own = (compiled, compiled_layer) if timed.kind == "compiled" else (plain, bare_layer)
+                own = (compiled, compiled_layer) if timing.kind == "compiled" else (plain, bare_layer)
                 row["ideal"] = own[0] / (own[0] - row["skipped"] * layers * own[1])
                 row["efficiency"] = row["speedup"] / row["ideal"]
-            if timed.kind == "random" and costs is not None and row["skipped"] is not None:
+            if timing.kind == "random" and costs is not None and row["skipped"] is not None:
                 known, free = costs[phase], layers - 2
                 saved = known[batch] - expected(known, batch, min(1.0, row["skipped"] * layers / free))
                 row["bound"] = plain / (plain - free * saved)
-            if timed.kind in ("random", "alike"):
-                row["against_cut"] = cuts[timed.share].ms(phase) / ms
+            if timing.kind in ("random", "same_mask"):
+                row["against_cut"] = cuts[timing.share].ms(phase) / ms
             found.append(row)
     return found
 
@@ -88,7 +88,7 @@ def words(table: pd.DataFrame) -> list[str]:
     for batch, phase in dict.fromkeys(zip(table["batch"].tolist(), table["phase"].tolist(), strict=True)):
         part = table[(table["batch"] == batch) & (table["phase"] == phase)]
         over = float(1 / part.loc[part["engine"] == WHOLE, "against_plain"].iloc[0] - 1)
-        masks = part[part["kind"].isin(["random", "alike", "learned"]) & (part["skipped"] > 0)]
+        masks = part[part["kind"].isin(["random", "same_mask", "learned"]) & (part["skipped"] > 0)]
         lost = masks[masks["speedup"] < 1]
         text = f"{PHASES[phase]}, batch {batch}: wrapping alone costs {100 * over:+.1f} %"
         if len(masks):
@@ -107,8 +107,8 @@ def words(table: pd.DataFrame) -> list[str]:
     return said
 
 
-def write(
-    table: pd.DataFrame, timings: Mapping[int, Mapping[str, Timings]], about: Mapping[str, Any], out: Path
+def write_report(
+    table: pd.DataFrame, timings: Mapping[int, Mapping[str, EngineTiming]], about: Mapping[str, Any], out: Path
 ) -> None:
     """Writes ``bench.json``, ``bench.csv``, ``bench.md`` and ``bench.svg`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
@@ -122,8 +122,8 @@ def write(
     (out / "bench.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     table.to_csv(out / "bench.csv", index=False, float_format="%.5g")
     (out / "bench.md").write_text(markdown(table, about), encoding="utf-8")
-    with style.style(160):
-        figure = draw(table)
+    with theme.applied(160):
+        figure = draw_speed_ups(table)
         figure.savefig(out / "bench.svg", metadata={"Date": None})
         plt.close(figure)
 
@@ -146,7 +146,7 @@ def markdown(table: pd.DataFrame, about: Mapping[str, Any]) -> str:
     )
 
 
-def draw(table: pd.DataFrame) -> Any:
+def draw_speed_ups(table: pd.DataFrame) -> Any:
     """Speed-up against skipped share, by phase and batch size, with what that share could give at best."""
     batches: Sequence[int] = list(dict.fromkeys(table["batch"]))
     figure, grid = plt.subplots(len(PHASES), len(batches), figsize=(4.4 * len(batches), 7.4), squeeze=False)
@@ -158,7 +158,7 @@ def draw(table: pd.DataFrame) -> Any:
         plt.Line2D([], [], color=colour, marker=mark, linestyle="none", label=label)
         for kind, (label, colour, mark) in _LOOKS.items() if kind in set(table["kind"])
     ]  # fmt: skip
-    handles.append(plt.Line2D([], [], color=style.INK, label="possible: only the layers' time is saved"))
+    handles.append(plt.Line2D([], [], color=theme.INK, label="possible: only the layers' time is saved"))
     if "bound" in table and table["bound"].notna().any():
         handles.append(plt.Line2D([], [], **_BOUND, label="possible for rows that differ, at a layer's cost for them"))
     figure.legend(handles=handles, loc="outside upper left", ncols=min(3, len(batches)), fontsize=9)
@@ -167,11 +167,11 @@ def draw(table: pd.DataFrame) -> Any:
 
 def _panel(axes: Axes, part: pd.DataFrame) -> None:
     line = part[part["kind"] != "compiled"].dropna(subset=["ideal"]).sort_values("skipped")
-    axes.plot(100 * line["skipped"], line["ideal"], color=style.INK, linewidth=1.2)
+    axes.plot(100 * line["skipped"], line["ideal"], color=theme.INK, linewidth=1.2)
     if "bound" in part and part["bound"].notna().any():
         bound = part.dropna(subset=["bound"]).sort_values("skipped")
         axes.plot([0, *100 * bound["skipped"]], [1, *bound["bound"]], **_BOUND)
-    axes.axhline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)))
+    axes.axhline(1, color=theme.MUTED, linewidth=1, linestyle=(0, (2, 2)))
     for kind, (_, colour, mark) in _LOOKS.items():
         of = part[(part["kind"] == kind) & ~part["engine"].isin([SMALLEST, SMALLEST_COMPILED])]
         across = 100 * of["skipped"].astype(float).fillna(0.0)

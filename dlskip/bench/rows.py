@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from dlskip.bench.measure import timed
+from dlskip.bench.timing import timed_call
 from dlskip.data.batches import left_pad
 from dlskip.skip.stack import find_layers, find_stack
 
@@ -57,8 +57,8 @@ def _forward(model: Any, inputs: dict[str, Any]) -> tuple[float, float]:
     stack: Any = find_stack(model)  # the output layer costs both models the same
     mask, token = inputs["attention_mask"], inputs["input_ids"][:, -1:]
     longer = torch.cat([mask, torch.ones_like(token)], dim=1)
-    out, first = timed(lambda: stack(**inputs, use_cache=True))
-    _, second = timed(
+    out, first = timed_call(lambda: stack(**inputs, use_cache=True))
+    _, second = timed_call(
         lambda: stack(input_ids=token, attention_mask=longer, past_key_values=out.past_key_values, use_cache=True)
     )
     return first, second

@@ -14,12 +14,12 @@ import dlskip
 from dlskip import provenance
 from dlskip.bench import report, waits
 from dlskip.bench.engines import SMALLEST, Engine, engines
-from dlskip.bench.measure import Timings, time_engines
 from dlskip.bench.rows import layer_costs
+from dlskip.bench.timing import EngineTiming, time_engines
 from dlskip.errors import DlskipError
 from dlskip.skip import skipper_of
 
-STEPS = 8  # decoding steps that are profiled
+PROFILED_STEPS = 8
 
 
 def bench(
@@ -61,9 +61,9 @@ def bench(
     if not prompts:
         raise DlskipError("no prompt", where="bench")
     if profile:
-        waits.check(model)
+        waits.require_cuda(model)
     began, layers = time.time(), skipper_of(model).num_layers
-    timings: dict[int, dict[str, Timings]] = {}
+    timings: dict[int, dict[str, EngineTiming]] = {}
     rows: list[dict[str, Any]] = []
     for batch in batches:
         chosen = [prompts[i % len(prompts)] for i in range(batch)]
@@ -73,24 +73,24 @@ def bench(
         if batch > 1:
             small = next(engine.model for engine in todo if engine.name == SMALLEST)
             costs = layer_costs(plain, small, chosen, pad)
-        rows += report.rows(timings[batch], batch, layers, costs)
+        rows += report.speed_rows(timings[batch], batch, layers, costs)
         known = (about or {}) | {
             "model": type(model).__name__, "layers": layers, "dtype": str(model.dtype).removeprefix("torch."),
             "device": provenance.device_name(model.device.type), "threads": torch.get_num_threads(), "tokens": tokens,
             "prompt tokens": sorted({len(p) for p in prompts}), "turns": repeats, "torch": torch.__version__,
             "dlskip": dlskip.__version__, "seconds": round(time.time() - began),
         }  # fmt: skip
-        report.write(pd.DataFrame(rows), timings, known, out)  # what is there, should a later batch fail
+        report.write_report(pd.DataFrame(rows), timings, known, out)  # what is there, should a later batch fail
         if profile and batch == batches[0]:
             chosen_engines = [engine for engine in todo if engine.wrapped and engine.cut_out is None]
             seen = [_profiled(engine, batch, timings[batch][engine.name], chosen, pad) for engine in chosen_engines]
-            waits.write(seen, known, out)
+            waits.write_waits(seen, known, out)
     return pd.DataFrame(rows)
 
 
 def _profiled(
-    engine: Engine, batch: int, timed: Timings, prompts: Sequence[list[int]], pad: int
+    engine: Engine, batch: int, timing: EngineTiming, prompts: Sequence[list[int]], pad: int
 ) -> tuple[waits.Waits, waits.Profile]:  # fmt: skip
     with engine.context():
-        profile = waits.profile_steps(engine.model, prompts, pad, STEPS)
-    return waits.summed(engine.name, batch, timed.skipped["decode"], profile), profile
+        profile = waits.profile_steps(engine.model, prompts, pad, PROFILED_STEPS)
+    return waits.summed(engine.name, batch, timing.skipped["decode"], profile), profile

@@ -15,7 +15,7 @@ from torch.profiler import DeviceType
 
 from dlskip.data.batches import left_pad
 from dlskip.errors import DlskipError
-from dlskip.report import style
+from dlskip.plotting import theme
 
 Span = tuple[float, float]  # begin and end, ms
 FOR_DECISION = "cudaEventSynchronize"
@@ -74,7 +74,7 @@ def profile_steps(model: Any, prompts: Sequence[list[int]], pad: int, tokens: in
     Raises:
         DlskipError: It is elsewhere.
     """
-    check(model)
+    require_cuda(model)
     inputs = {name: x.to(model.device) for name, x in left_pad(prompts, pad).items()}
     mask, cache = inputs["attention_mask"], None
     ids = inputs["input_ids"]
@@ -94,7 +94,7 @@ def profile_steps(model: Any, prompts: Sequence[list[int]], pad: int, tokens: in
     return _read(profiler)
 
 
-def check(model: Any) -> None:
+def require_cuda(model: Any) -> None:
     """Raises a ``DlskipError`` for a model that is not on CUDA."""
     if model.device.type != "cuda":
         raise DlskipError("only CUDA has a host that waits", where="--waits", mend="--device cuda, or leave it out")
@@ -125,7 +125,7 @@ def covered(spans: Sequence[Span], others: Sequence[Span]) -> float:
     return sum(max(0.0, min(b, d) - max(a, c)) for a, b in spans for c, d in union)
 
 
-def write(found: Sequence[tuple[Waits, Profile]], about: Mapping[str, Any], out: Path) -> None:
+def write_waits(found: Sequence[tuple[Waits, Profile]], about: Mapping[str, Any], out: Path) -> None:
     """Writes ``waits.json``, ``waits.md`` and a picture of a step of each engine into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     rows = [asdict(waits) for waits, _ in found]
@@ -141,19 +141,19 @@ def write(found: Sequence[tuple[Waits, Profile]], about: Mapping[str, Any], out:
     text = ["**Does the device wait for decisions?**", "", frame.to_markdown(index=False, floatfmt=".3f"), "",
             f"Per token of decoding steps under torch's profiler, which slows the host down. {note}.", ""]  # fmt: skip
     (out / "waits.md").write_text("\n".join(text), encoding="utf-8")
-    with style.style(160):
-        figure = draw(found)
+    with theme.applied(160):
+        figure = draw_waits(found)
         figure.savefig(out / "waits.png")
         plt.close(figure)
 
 
-def draw(found: Sequence[tuple[Waits, Profile]]) -> Any:
+def draw_waits(found: Sequence[tuple[Waits, Profile]]) -> Any:
     """The middle step of each engine: when the host sends work and waits, and when the device computes."""
     figure, axes = plt.subplots(len(found), 1, figsize=(9.6, 1.6 * len(found) + 0.8), squeeze=False)
     for ax, (waits, profile) in zip(axes[:, 0], found, strict=True):
         begin, end = profile.steps[len(profile.steps) // 2]
-        lines = (("device computes", profile.device, style.OURS), ("host sends", profile.launches, style.MUTED),
-                 ("host waits", profile.waits[FOR_DECISION], style.RANDOM))  # fmt: skip
+        lines = (("device computes", profile.device, theme.OURS), ("host sends", profile.launches, theme.MUTED),
+                 ("host waits", profile.waits[FOR_DECISION], theme.RANDOM))  # fmt: skip
         for place, (_, spans, colour) in enumerate(lines):
             shown = [(a - begin, b - a) for a, b in spans if b > begin and a < end]
             ax.broken_barh(shown, (place - 0.4, 0.8), color=colour, linewidth=0)

@@ -23,7 +23,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """Runs it."""
-    from dlskip.bench.lossless import compare, write
+    from dlskip.bench.lossless import compare, write_comparisons
     from dlskip.commands.loading import load_model, read_rows
 
     rows = [(path, row) for path in options.data for row in read_rows(path, options.rows)]
@@ -38,6 +38,6 @@ def run(options: Namespace) -> None:
         "most new tokens": options.max_new_tokens, "drafted at most": options.draft_tokens,
         "draft confidence": options.draft_confidence, "files": [str(path) for path in options.data],
     }  # fmt: skip
-    table = write(found, about, model, options.out)
+    table = write_comparisons(found, about, model, options.out)
     print(table.to_markdown(index=False, floatfmt=".2f"))
     print(f"written: {options.out}/lossless.md, lossless.json")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import logging
 import re
 import textwrap
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, MUTED, RULE, PAPER = "#1f2933", "#5f6b76", "#d5dbe1", "#ffffff"
-OURS, RANDOM, VANILLA = "#0067a5", "#bd4f07", INK
+from dlskip.plotting import theme
+
+# As in every picture of dlskip.
+INK = theme.INK
+MUTED = theme.MUTED
+RULE = theme.RULE
+PAPER = theme.PAPER
+OURS = theme.OURS
+RANDOM = theme.RANDOM
+VANILLA = INK
 SECOND = "#8a4f7d"  # another variant of training; never a method
 Dashes = str | tuple[float, tuple[float, ...]]
 # A colour, a marker and a kind of line per method: in grey, or to a reader who sees fewer hues, the latter two remain.
@@ -85,22 +89,9 @@ def style(dpi: int = 100, *, narrow: bool = False) -> Iterator[None]:
         narrow: Whether panels stand below each other, for a screen held upright.
     """
     global _narrow
-    settings: dict[str, Any] = {
-        "font.family": ["DejaVu Sans", "Verdana", "Noto Sans CJK SC", "sans-serif"], "font.size": 9.5,
-        "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 9,
-        "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED,
-        "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-        "grid.color": RULE, "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.7,
-        "lines.markersize": 5.5, "legend.frameon": False, "figure.dpi": dpi, "savefig.dpi": dpi,
-        "figure.facecolor": PAPER, "svg.hashsalt": "dlskip", "svg.fonttype": "none", "path.simplify_threshold": 0.3,
-        "figure.constrained_layout.use": True, "figure.constrained_layout.h_pad": 0.09,
-        "figure.constrained_layout.w_pad": 0.09,
-    }  # fmt: skip
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the reader's machine has other fonts
     before, _narrow = _narrow, narrow
     try:
-        with plt.rc_context(settings), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")
+        with theme.applied(dpi):
             yield
     finally:
         _narrow = before

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlskip.bench import report, waits
-from dlskip.bench.engines import Exactly, Kind, engines, evenly_spaced_kept
-from dlskip.bench.measure import Timings, time_engines
+from dlskip.bench.engines import EngineKind, Exactly, engines, evenly_spaced_kept
 from dlskip.bench.rows import expected, layer_costs
 from dlskip.bench.run import bench
+from dlskip.bench.timing import EngineTiming, time_engines
 from dlskip.errors import DlskipError
 from dlskip.fast import use_fast_path
 from dlskip.inference.export import cut
@@ -88,11 +88,11 @@ def pair() -> tuple[Any, Any]:
     return plain, model
 
 
-def test_every_engine_runs_alike_often_and_its_skips_are_counted() -> None:
+def test_every_engine_runs_as_often_and_its_skips_are_counted() -> None:
     todo = engines(*pair(), [0.5], [0.5], 3)
     found = time_engines(todo, PROMPTS, pad=2, tokens=3, repeats=2)
     assert list(found) == [
-        "plain", "full", "random 0.5", "random 0.5, alike", "cut 0.5", "learned 0.5", "cut to 2",
+        "plain", "full", "random 0.5", "random 0.5, same mask", "cut 0.5", "learned 0.5", "cut to 2",
     ]  # fmt: skip
     assert {(len(s.prefill), len(s.decode)) for s in found.values()} == {(2, 2)}
     assert found["full"].skipped == {"prefill": 0.0, "decode": 0.0}
@@ -114,7 +114,7 @@ def test_compiled_code_is_compared_with_itself_at_full_depth() -> None:
         "full, compiled", "random 0.5, compiled", "learned 0.5, compiled", "cut to 3, compiled",
     ]  # fmt: skip
     assert timings["random 0.5, compiled"].skipped["decode"] == 0.5
-    found = pd.DataFrame(report.rows(timings, 1, 6)).query("phase == 'decode'").set_index("engine")
+    found = pd.DataFrame(report.speed_rows(timings, 1, 6)).query("phase == 'decode'").set_index("engine")
     full, half = found.loc["full, compiled"], found.loc["random 0.5, compiled"]
     small = found.loc["cut to 3, compiled"]
     assert small["skipped"] == 0.5 and small["efficiency"] == pytest.approx(1)
@@ -132,8 +132,8 @@ def test_the_early_exit_drafter_gives_the_plain_model_s_text() -> None:
 
 
 def test_rows_follow_from_the_costs_of_a_layer_and_of_the_rest() -> None:
-    def taking(kind: Kind, ms: float, skipped: float, share: float | None = None) -> Timings:
-        return Timings(kind, share, [ms / 1e3], [ms / 1e4], {"prefill": skipped, "decode": skipped})
+    def taking(kind: EngineKind, ms: float, skipped: float, share: float | None = None) -> EngineTiming:
+        return EngineTiming(kind, share, [ms / 1e3], [ms / 1e4], {"prefill": skipped, "decode": skipped})
 
     # ten layers of 2 ms and 4 ms for the rest; skipping costs the wrapped model 1 ms
     timings = {
@@ -141,7 +141,7 @@ def test_rows_follow_from_the_costs_of_a_layer_and_of_the_rest() -> None:
         "random 0.5": taking("random", 15, 0.5, 0.5),
         "cut 0.5": taking("cut", 14, 0.5, 0.5), "cut to 2": taking("cut", 8, 0.8),
     }  # fmt: skip
-    found = pd.DataFrame(report.rows(timings, 1, 10)).query("phase == 'prefill'").set_index("engine")
+    found = pd.DataFrame(report.speed_rows(timings, 1, 10)).query("phase == 'prefill'").set_index("engine")
     half = found.loc["random 0.5"]
     assert half["speedup"] == pytest.approx(25 / 15) and half["ideal"] == pytest.approx(24 / 14)
     assert half["efficiency"] == pytest.approx((25 / 15) / (24 / 14))
@@ -179,11 +179,11 @@ def test_rows_that_differ_are_bound_by_what_a_layer_costs_for_some_of_them() -> 
     seconds = {"plain": ("plain", 0.0, 24), "full": ("full", 0.0, 24), "random 0.4": ("random", 0.4, 18),
                "cut 0.4": ("cut", 0.4, 16), "cut to 2": ("cut", 0.8, 8)}  # fmt: skip
     timings = {
-        name: Timings(kind, 0.4, [ms / 1e3], [ms / 1e3], {"prefill": share, "decode": share})  # type: ignore[arg-type]
+        name: EngineTiming(kind, 0.4, [ms / 1e3], [ms / 1e3], {"prefill": share, "decode": share})  # type: ignore[arg-type]
         for name, (kind, share, ms) in seconds.items()
     }
     costs = {"prefill": {1: 0.5, 2: 1.0, 4: 2.0}, "decode": {1: 2.0, 2: 2.0, 4: 2.0}}
-    found = pd.DataFrame(report.rows(timings, 4, 10, costs)).query("kind == 'random'").set_index("phase")
+    found = pd.DataFrame(report.speed_rows(timings, 4, 10, costs)).query("kind == 'random'").set_index("phase")
     assert found.loc["prefill", "bound"] == pytest.approx(found.loc["prefill", "ideal"])
     assert found.loc["decode", "bound"] == pytest.approx(24 / (24 - 8 * 2.0 * 0.5**4))
 
@@ -209,4 +209,4 @@ def test_the_device_s_idle_time_is_what_no_kernel_covers() -> None:
 
 def test_waits_are_for_cuda_alone() -> None:
     with pytest.raises(DlskipError, match="CUDA"):
-        waits.check(pair()[1])
+        waits.require_cuda(pair()[1])

@@ -1,4 +1,4 @@
-"""Controllers that are told the price of a layer: what they are told, what they learn, and the dial that it gives."""
+"""Controllers conditioned on the price of a layer: what they are given, what they learn, and the dial that it gives."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_the_gradient_reaches_what_reads_the_price(skipping: Any, ragged: Ragged
 
 @pytest.fixture
 def priced(tmp_path: Path, skipping: Any) -> Made:
-    """An artifact whose controllers are told a price."""
+    """An artifact whose controllers are conditioned on a price."""
     return publish(tmp_path, skipping, prices=RANGE)
 
 
@@ -170,17 +170,17 @@ def test_its_settings_are_the_prices(priced: Made, monkeypatch: Any) -> None:
 
 def test_controllers_start_from_ones_that_were_told_none(skipping: Any, ragged: Ragged, tmp_path: Path) -> None:
     """As the variant `priced` does: until it is trained, no price makes a difference."""
-    untold, before = skipping(lora=True)
-    artifact.save(untold, tmp_path)
-    told, after = skipping(lora=True, prices=RANGE)
+    bare, before = skipping(lora=True)
+    artifact.save(bare, tmp_path)
+    conditioned, after = skipping(lora=True, prices=RANGE)
     artifact.load_skip(after, tmp_path)
     batch = ragged(*LENGTHS)
     with torch.no_grad():
         with before.using(Threshold(0.5)):
-            expected = untold(**batch.inputs).logits
+            expected = bare(**batch.inputs).logits
         for price in RANGE:
             with after.using(Threshold(0.5, price=price)):
-                assert torch.equal(told(**batch.inputs).logits, expected)
-    artifact.save(told, tmp_path)
+                assert torch.equal(conditioned(**batch.inputs).logits, expected)
+    artifact.save(conditioned, tmp_path)
     with pytest.raises(DlskipError, match="another shape"):  # a price that was learnt is not forgotten
         artifact.load_skip(before, tmp_path)

@@ -24,7 +24,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 IMPORTED_AS = {"ruamel": "ruamel.yaml", "sklearn": "scikit-learn", "vl_convert": "vl-convert-python"}
 # What works without an extra, and the extra that each other package of dlskip may use.
 CORE = ("__init__.py", "__main__.py", "commands", "errors.py", "fast", "hub", "inference", "models", "skip")
-USES = {"bench": "bench", "calibration": "bench"}  # all others: pipeline
+USES = {"bench": "bench", "calibration": "bench", "plotting": "bench"}  # all others: pipeline
 LIBRARY = """
 dlskip.commands.generate dlskip.commands.loading dlskip.hub.pretrained dlskip.hub.release dlskip.inference.decode
 dlskip.inference.export dlskip.inference.speculative dlskip.inference.tracing dlskip.models.backbone

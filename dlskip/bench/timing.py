@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from dlskip.bench.engines import Engine, Kind
+from dlskip.bench.engines import Engine, EngineKind
 from dlskip.data.batches import left_pad
 from dlskip.skip import skipper_of
 
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 @dataclass
-class Timings:
+class EngineTiming:
     """One engine's seconds, an entry per turn, and the share of layer applications that it left out in each."""
 
-    kind: Kind
+    kind: EngineKind
     share: float | None = None
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Timings:
 
 def time_engines(
     engines: Sequence[Engine], prompts: Sequence[list[int]], *, pad: int, tokens: int, repeats: int
-) -> dict[str, Timings]:
+) -> dict[str, EngineTiming]:
     """Times prefill (one new token) and decoding (the time that ``tokens`` more take, per token).
 
     Args:
@@ -52,24 +52,24 @@ def time_engines(
         tokens: New tokens after the first, whatever they are: every engine does the same number of steps.
         repeats: Turns; one more comes first, to warm up.
     """
-    found = {engine.name: Timings(engine.kind, engine.share) for engine in engines}
+    found = {engine.name: EngineTiming(engine.kind, engine.share) for engine in engines}
     for turn in tqdm(range(repeats + 1), desc=f"batch {len(prompts)}", leave=False):
         for engine in engines:
             device = next(engine.model.parameters()).device
             inputs = {k: v.to(device) for k, v in left_pad(prompts, pad).items()}
-            taken = found[engine.name]
+            timing = found[engine.name]
             reset_peak()
             _seconds(engine, inputs, 1, pad)  # the weights come back into the processor's caches after other models
             first, before = _seconds(engine, inputs, 1, pad)
             whole, after = _seconds(engine, inputs, 1 + tokens, pad)
             if turn:
-                taken.prefill.append(first)
-                taken.decode.append((whole - first) / tokens)
-                taken.peak_mb = max(taken.peak_mb or 0.0, peak_mb() or 0.0) or None
+                timing.prefill.append(first)
+                timing.decode.append((whole - first) / tokens)
+                timing.peak_mb = max(timing.peak_mb or 0.0, peak_mb() or 0.0) or None
             if engine.cut_out is not None:
-                taken.skipped = dict.fromkeys(("prefill", "decode"), engine.cut_out)
+                timing.skipped = dict.fromkeys(("prefill", "decode"), engine.cut_out)
             elif engine.wrapped:
-                taken.skipped = {"prefill": _share(before), "decode": _share(after - before)}
+                timing.skipped = {"prefill": _share(before), "decode": _share(after - before)}
     return found
 
 
@@ -79,7 +79,7 @@ def _seconds(engine: Engine, inputs: dict[str, Any], new: int, pad: int) -> tupl
         skipper_of(engine.model).reset_counter()
     options = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": pad} | engine.options
     with engine.context(), torch.inference_mode():
-        _, took = timed(lambda: engine.model.generate(**inputs, **options))
+        _, took = timed_call(lambda: engine.model.generate(**inputs, **options))
     return took, np.array(skipper_of(engine.model).counter.ran if engine.wrapped else [1.0], dtype=float)
 
 
@@ -88,7 +88,7 @@ def _share(ran: np.ndarray) -> float:
     return float(1 - ran.sum() / (len(ran) * ran[0])) if ran[0] else 0.0
 
 
-def timed(run: Callable[[], T]) -> tuple[T, float]:
+def timed_call(run: Callable[[], T]) -> tuple[T, float]:
     """What a call returns, and its seconds; an accelerator's work is inside of them."""
     synchronise()
     began = time.perf_counter()
