@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -46,6 +47,10 @@ class _Product(torch.autograd.Function):
 class FastLinear(LoraLinear):
     """PEFT's LoRA linear; whatever is not plain LoRA on a frozen ``nn.Linear`` goes PEFT's own way."""
 
+    def __init__(self, base_layer: nn.Module, adapter_name: str, **options: Any) -> None:
+        super().__init__(base_layer, adapter_name, **options)
+        self.fan_in_fan_out = False  # the configuration's is meant for GPT-2's Conv1D
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Maps (..., in) to (..., out), in the dtype of ``x``."""
         base = self.get_base_layer()
@@ -65,9 +70,10 @@ class FastLinear(LoraLinear):
         return y
 
 
-def use_fast_lora(model: nn.Module) -> nn.Module:
-    """Lets every LoRA linear of the model compute as ``FastLinear``, in place: the same modules, names and weights."""
-    for module in model.modules():
-        if type(module) is LoraLinear:
-            module.__class__ = FastLinear
-    return model
+def with_fast_linears(config: LoraConfig) -> LoraConfig:
+    """Has PEFT build a ``FastLinear`` for every linear that this configuration targets.
+
+    Not for a quantized backbone: its linears are subclasses of ``nn.Linear``, for which PEFT has modules of its own.
+    """
+    config._register_custom_module({nn.Linear: FastLinear})
+    return config

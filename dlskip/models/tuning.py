@@ -53,7 +53,8 @@ def make_trainable(model: nn.Module, tune: Tune) -> nn.Module:
         r=tune.r, lora_alpha=tune.alpha, lora_dropout=tune.dropout, target_modules=_targets(model, tune.targets),
         task_type="CAUSAL_LM", fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )  # fmt: skip
-    return lora.use_fast_lora(get_peft_model(model, config))
+    tuned: nn.Module = get_peft_model(model, _computed(config, model))
+    return tuned
 
 
 def backbone_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -101,7 +102,9 @@ def load_tuned(model: nn.Module, directory: Path, *, trainable: bool = False) ->
             raise DlskipError(
                 "no tuned weights", where=str(directory), mend="run the stage that writes them: dvc repro"
             )
-        return lora.use_fast_lora(PeftModel.from_pretrained(model, str(directory), is_trainable=trainable))
+        config = _computed(LoraConfig.from_pretrained(str(directory)), model)
+        tuned: nn.Module = PeftModel.from_pretrained(model, str(directory), config=config, is_trainable=trainable)
+        return tuned
     except RuntimeError as error:  # tensors of other shapes
         raise DlskipError("weights of another backbone", where=str(directory), mend="dvc repro") from error
 
@@ -143,7 +146,16 @@ def _keeping_trained(model: Any) -> Iterator[None]:
 
 def merged(model: nn.Module) -> nn.Module:
     """The model as it is deployed: LoRA folded into the weights (kept apart on a 4-bit backbone)."""
-    if not isinstance(model, PeftModel) or any(type(m).__name__ == "Linear4bit" for m in model.modules()):
+    if not isinstance(model, PeftModel) or _is_quantized(model):
         return model
     whole: nn.Module = model.merge_and_unload()
     return whole
+
+
+def _is_quantized(model: nn.Module) -> bool:
+    return any(type(m).__name__ == "Linear4bit" for m in model.modules())
+
+
+def _computed(config: LoraConfig, model: nn.Module) -> LoraConfig:
+    """The configuration, with LoRA computed in the backbone's dtype where there are plain linears."""
+    return config if _is_quantized(model) else lora.with_fast_linears(config)

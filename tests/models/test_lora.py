@@ -22,13 +22,16 @@ X = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0), dtype=torc
 def pair(bias: bool, dtype: torch.dtype = torch.float64, **options: Any) -> tuple[nn.Module, nn.Module]:
     """The same random LoRA linear in PEFT's form and in ours."""
     torch.manual_seed(1)
+    base: Any = nn.Sequential(nn.Linear(12, 7, bias=bias)).to(dtype)
     config = LoraConfig(r=3, lora_alpha=5, target_modules=["0"], **options)
-    base = nn.Sequential(nn.Linear(12, 7, bias=bias)).to(dtype)
-    plain = get_peft_model(base, config)  # type: ignore[arg-type]
+    plain = get_peft_model(copy.deepcopy(base), copy.deepcopy(config))
     for name, p in plain.named_parameters():
         if "lora_" in name:
             p.data = torch.randn(p.shape).to(dtype if dtype == torch.float64 else torch.float32)
-    return plain, lora.use_fast_lora(copy.deepcopy(plain))
+    fast = get_peft_model(base, lora.with_fast_linears(config))
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        one.data = other.data.clone()
+    return plain, fast
 
 
 def results(model: nn.Module, x: Tensor) -> list[Tensor]:
