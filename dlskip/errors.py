@@ -12,6 +12,11 @@ from pydantic import ValidationError
 class DlskipError(Exception):
     """A mistake the user can mend: a bad parameter, a broken row, a missing model.
 
+    Example:
+        >>> print(DlskipError("no such file", where="rows.jsonl", mend="give the path of a file"))
+        rows.jsonl: no such file
+          mend: give the path of a file
+
     Args:
         message: What is wrong, in one sentence.
         where: The file, line, key or argument at fault.
@@ -48,6 +53,16 @@ def needs(extra: str) -> Iterator[None]:
 
 def offences(error: ValidationError, known: Iterable[str], prefix: str = "") -> str:
     """A validation error on one line: each key's path, what is wrong with it, and what was found.
+
+    Example:
+        >>> from dlskip.config import Section
+        >>> class Train(Section):
+        ...     steps: int
+        >>> try:
+        ...     Train.model_validate({"step": 5})
+        ... except ValidationError as error:
+        ...     print(offences(error, Train.model_fields))
+        step: unknown key, did you mean `steps`? (got 5)
 
     Args:
         error: Pydantic's error.

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from ruamel.yaml import YAML
 
 from dlskip.commands import COMMANDS
+from dlskip.config import read_yaml, validate
+from tests.helpers.default import PARAMS
 
 PAGES = [Path(n) for n in ("README.md", "FAITHFULNESS.md", "CONTRIBUTING.md", *sorted(Path("docs").rglob("*.md")))]
 TITLE = (
@@ -60,6 +63,22 @@ def test_the_readme_has_at_most_900_words() -> None:
 def test_the_api_pages_name_modules_that_exist() -> None:
     named = [n for page in Path("docs/api").glob("*.md") for n in re.findall(r"^::: ([\w.]+)", page.read_text(), re.M)]
     assert named and not [name for name in named if importlib.util.find_spec(name) is None]
+
+
+def test_the_pipeline_page_has_every_stage() -> None:
+    rows = re.findall(r"^\| (`.*?) \| ", Path("docs/pipeline.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([\w-]+)`", row)]
+    stages = list(read_yaml(Path("dvc.yaml"))["stages"])
+    recipes = ["embedded", *(path.stem for path in Path("recipes").glob("*.yaml"))]
+    assert sorted(named) == sorted([*stages, *recipes])
+
+
+def test_parameters_that_are_shown_are_valid() -> None:
+    for shown in re.findall(r"```yaml\n(.*?)```", Path("docs/data.md").read_text(encoding="utf-8"), re.DOTALL):
+        params = read_yaml(PARAMS)
+        for section, values in YAML(typ="safe", pure=True).load(shown).items():
+            params[section] |= values
+        validate(params)
 
 
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

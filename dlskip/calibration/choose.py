@@ -18,7 +18,14 @@ RESAMPLES = 2000  # of the bootstrap
 class Measurements:
     """What n held-out examples gave at each of K settings of a knob.
 
-    The guarantees speak of examples drawn as these were, each decided for itself (batch policy ``per_sample``).
+    The guarantees are about examples drawn as these were, each decided for itself (batch policy ``per_sample``).
+
+    Example:
+        >>> thresholds = np.array([1.0, 0.5])
+        >>> losses = np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # of three examples at each threshold
+        >>> shares = np.array([[1.0, 1.0, 1.0], [0.7, 0.6, 0.8]])  # of the layers that each example ran
+        >>> Measurements(thresholds, losses, shares, binary=True, quality="agreement", data_sha256="").n
+        3
 
     Args:
         settings: (K,) float64, from the most conservative to the cheapest: thresholds strictly falling, prices rising.
@@ -75,14 +82,14 @@ class Calibration:
         delta: 1 - delta is the confidence of every statement here.
         n: Number of held-out examples.
         layers_run: Mean over examples of the share of layers run; at full depth 1.
-        layers_run_low, layers_run_high: Its bootstrap interval (over examples, percentile), for this threshold alone.
+        layers_run_low, layers_run_high: Its bootstrap interval (over examples, percentile), for this threshold only.
         drop: Mean loss on the examples (``Measurements.losses``).
         drop_bound: With probability 1 - delta over the draw of the examples, the expected loss is at most this, the
             choice of the threshold taken into account.
         quality: What the loss is a loss of.
         data_sha256: Hash of the examples.
         seed: Seed of the bootstrap.
-        dial: Every setting that was measured and the mean share of layers that it runs, for other budgets.
+        dial: Each measured setting and the mean share of layers that it runs, for other budgets.
     """
 
     threshold: float
@@ -106,6 +113,11 @@ def for_budget(measured: Measurements, share: float, *, delta: float = 0.05, see
     """The threshold whose mean share of layers run is nearest to ``share`` from below.
 
     Its ``drop_bound`` holds for all thresholds at once (Bonferroni), so also for the one chosen.
+
+    Example:
+        >>> chosen = for_budget(measured, 0.7)
+        >>> chosen.threshold, round(chosen.layers_run, 2)
+        (0.5, 0.7)
 
     Raises:
         DlskipError: No threshold runs so few layers.
@@ -131,6 +143,10 @@ def for_quality(measured: Measurements, max_drop: float, *, delta: float = 0.05,
     Learn-then-test with fixed-sequence testing (Angelopoulos et al. 2021, section 2; as in CALM, Schuster et al.
     2022): from the most conservative threshold on, each is tested at level ``delta`` until one is not certified. The
     order is fixed before the data are seen, so all certified ones hold at once, however many were tested.
+
+    Example:
+        >>> for_quality(measured, 0.2, delta=0.1).threshold
+        0.5
 
     Raises:
         DlskipError: Not even the first is certified; says how many examples it would take, or that it loses too much.

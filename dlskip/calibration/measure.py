@@ -21,13 +21,23 @@ Score = Callable[[str, str], float]
 
 
 def agreement(tokens: Sequence[int], reference: Sequence[int]) -> float:
-    """Share of positions at which two outputs have the same token; positions that only one has differ."""
+    """Share of positions at which two outputs have the same token; positions that only one has differ.
+
+    Example:
+        >>> agreement([5, 6, 7], [5, 6, 8, 9])
+        0.5
+    """
     longest = max(len(tokens), len(reference))
     return sum(a == b for a, b in zip(tokens, reference, strict=False)) / longest if longest else 1.0
 
 
 def exact_match(output: str, reference: str) -> float:
-    """1 if the output is the reference, but for case and outer space; else 0."""
+    """1 if the output is the reference, but for case and outer space; else 0.
+
+    Example:
+        >>> exact_match(" Yes", "yes")
+        1.0
+    """
     return float(output.strip().casefold() == reference.strip().casefold())
 
 
@@ -41,7 +51,13 @@ def answers(
     closed: Sequence[Sequence[int]] | None = None,
     batch: int = 8,
 ) -> list[Decoded]:
-    """Decodes every prompt greedily under a policy (arguments: see ``measure_settings``)."""
+    """Decodes every prompt greedily under a policy (arguments: see ``measure_settings``).
+
+    Example:
+        >>> one, other = answers(model, tokenizer, ["The dog", "The house"], FullDepth(), max_new_tokens=4)
+        >>> layers_run(one)
+        1.0
+    """
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     skipper, decoded = skipper_of(model), list[Decoded]()
     with skipper.using(policy):
@@ -71,12 +87,19 @@ def measure_settings(
     Without references an example's loss is ``1 - agreement`` with the model's own output at full depth (consistency,
     as CALM calls it); with them it is ``max(0, score at full depth - score at the setting)``.
 
+    Example:
+        >>> found = measure_settings(model, tokenizer, ["The dog", "The house"], [0.3, 0.5, 1], max_new_tokens=4)
+        >>> found.settings
+        array([1. , 0.5, 0.3])
+        >>> found.losses.shape  # settings, prompts
+        (3, 2)
+
     Args:
         model: A causal LM with skipping attached.
         tokenizer: Its tokenizer, with EOS and padding tokens.
         prompts: n held-out prompts that neither training nor the choice of ``settings`` has seen.
         settings: In any order: thresholds in [0, 1], of which 1 skips nothing, or prices.
-        knob: What they are; prices are for controllers conditioned on it.
+        knob: What they are; prices are for controllers conditioned on the price.
         references: The right output of each prompt.
         score: Quality of (output, reference), in [0, 1]; ``exact_match`` gives binary losses.
         max_new_tokens: Longest output.
@@ -117,6 +140,13 @@ def measure_settings(
 
 
 def layers_run(decoded: Decoded) -> float:
-    """The share of an example's layer applications that ran, prompt and output tokens together."""
+    """The share of an example's layer applications that ran, prompt and output tokens together.
+
+    Example:
+        >>> import torch
+        >>> prompt, token = torch.tensor([True, True, True]), torch.tensor([True, False, True])
+        >>> round(layers_run(Decoded(prompt_tokens=3, tokens=[7, 8], runs=[prompt, token])), 3)
+        0.917
+    """
     skipped_prompt, prompt, skipped_output, output = decoded.layer_tokens()
     return 1 - (skipped_prompt + skipped_output) / (prompt + output)

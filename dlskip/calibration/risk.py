@@ -17,7 +17,12 @@ Floats = NDArray[np.float64]
 
 
 def divergence(a: float, b: float) -> float:
-    """Kullback-Leibler divergence of Bernoulli(a) from Bernoulli(b), in nats."""
+    """Kullback-Leibler divergence of Bernoulli(a) from Bernoulli(b), in nats.
+
+    Example:
+        >>> round(divergence(0.0, 0.5), 3)  # log 2
+        0.693
+    """
     return float(rel_entr(a, b) + rel_entr(1 - a, 1 - b))
 
 
@@ -26,6 +31,11 @@ def p_value(losses: Floats, limit: float, *, binary: bool = False) -> float:
 
     Hoeffding-Bentkus (Bates et al. 2021, "Distribution-free, risk-controlling prediction sets", section 3.1), the
     p-value of learn-then-test (Angelopoulos et al. 2021, section 2); for binary losses the exact binomial tail.
+
+    Example:
+        >>> losses = np.zeros(30)  # no example loses anything
+        >>> round(p_value(losses, 0.1, binary=True), 3)  # 0.9 ** 30
+        0.042
 
     Args:
         losses: (n,) float64 in [0, 1].
@@ -44,6 +54,10 @@ def upper_bound(losses: Floats, delta: float, *, binary: bool = False) -> float:
     """The largest risk that ``p_value`` does not reject at level ``delta`` < 0.5: an upper bound with P >= 1 - delta.
 
     For binary losses it is the one-sided Clopper-Pearson bound.
+
+    Example:
+        >>> round(upper_bound(np.zeros(30), 0.05, binary=True), 3)
+        0.095
     """
     mean = math.fsum(losses) / len(losses)
     if mean == 1:
@@ -52,5 +66,10 @@ def upper_bound(losses: Floats, delta: float, *, binary: bool = False) -> float:
 
 
 def examples_needed(limit: float, delta: float, drop: float = 0.0) -> int:
-    """How many examples of mean loss ``drop`` < ``limit`` bring the p-value to ``delta``; without a loss, the least."""
+    """How many examples of mean loss ``drop`` < ``limit`` bring the p-value to ``delta``; without a loss, the least.
+
+    Example:
+        >>> examples_needed(0.05, 0.05)
+        59
+    """
     return math.ceil(math.log(1 / delta) / divergence(drop, limit))

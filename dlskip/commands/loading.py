@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from dlskip.data.io import check_row, read_jsonl
 from dlskip.errors import DlskipError
@@ -24,11 +25,12 @@ class PromptRow(BaseModel):
 
 
 def load_model(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The skipping model and its backbone's tokenizer, padding on the left.
+    """The skipping model and its backbone's tokenizer, padding on the left; without Transformers' progress bars.
 
     Raises:
         DlskipError: As ``from_pretrained``.
     """
+    logging.disable_progress_bar()
     model: Any = from_pretrained(
         options.model, threshold=options.threshold, price=options.price, budget=options.budget,
         batch_policy=options.batch_policy, kv_fill=options.kv_fill,

@@ -25,13 +25,11 @@ def add(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Runs it."""
     import torch
-    from transformers.utils import logging
 
     from dlskip.commands.loading import load_model
     from dlskip.inference.watch import drawn, watch
     from dlskip.provenance import device_name
 
-    logging.disable_progress_bar()
     model, tokenizer = load_model(options)
     config, device = model.dlskip_release.config, model.device.type
     where = device_name(device) + (f", {torch.get_num_threads()} threads" if device == "cpu" else "")

@@ -45,38 +45,42 @@ def from_pretrained(
     fast: bool = True,
     compile: bool = False,
 ) -> PreTrainedModel:
-    """Loads a skipping model with its backbone, for ``generate()``, pipelines, PEFT and whatever takes a model.
+    """Loads a skipping model with its backbone, for ``generate()``, pipelines, PEFT and all that takes a model.
 
-    LoRA is folded into the weights, adapters run in the backbone's dtype, everything is frozen and in evaluation mode.
-    The model's own ``save_pretrained`` and ``push_to_hub`` are those of ``dlskip.hub.release.Release``.
+    LoRA is folded into the weights, and the adapters run in the backbone's dtype. All parameters are frozen, and the
+    model is in evaluation mode. ``dlskip.hub.release.Release`` documents its ``save_pretrained`` and ``push_to_hub``.
 
     Example:
+        >>> import dlskip
+        >>> from transformers import AutoTokenizer
         >>> model = dlskip.from_pretrained("smollm2-135m", threshold=0.5)
         >>> tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
-        >>> inputs = tokenizer("Translate to German: the dog sees the house.", return_tensors="pt")
+        >>> inputs = tokenizer("The dog sees the house.\\nGerman:", return_tensors="pt")
         >>> print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
+        The dog sees the house.
+        German:...
 
     Args:
         folder_or_id: Folder or hub id that ``save_pretrained`` or ``push_to_hub`` wrote, a pipeline artifact that
             skips (``artifacts/ours/smollm2-0``), or the name of a model that comes with dlskip (``smollm2-135m``).
-        threshold: A layer is skipped iff its controller's probability exceeds it; 1 skips none. None = the
-            checkpoint's, else 0.5.
-        price: Of a layer (lambda), for controllers conditioned on it; a higher one skips more. None = the checkpoint's,
-            else the middle of their range.
-        budget: Share of layers to run: takes the threshold or price that ``dlskip calibrate`` measured for it.
+        threshold: Skip a layer if its controller's probability exceeds this; 1 skips none. None = the checkpoint's,
+            else 0.5.
+        price: Price of a layer (lambda), for controllers conditioned on the price; a higher price skips more. None =
+            the checkpoint's, else the middle of their range.
+        budget: Share of layers to run: takes the threshold or the price that ``dlskip calibrate`` found for it.
         batch_policy: Who decides in a batch (see ``dlskip.skip.Threshold``). None = the checkpoint's, else
             ``per_sample``.
         kv_fill: Keys and values of skipped layers (docs/method.md §6). None = as trained.
         backbone: Folder or hub id of the base model, or a name that ``dlskip.models.packaged`` makes (``smollm2``).
             None = what the checkpoint names; for an artifact, what its LoRA names if that is a folder, or
             ``models/<name>`` next to ``artifacts/``.
-        revision: Branch, tag or commit, if it is a hub id.
-        dtype: The model's; ``auto`` = as its weights are stored.
+        revision: Branch, tag or commit of a hub id.
+        dtype: Of the model; ``auto`` = as its weights are stored.
         device: None = the CPU.
         trust_remote_code: Whether code in the base model's repository may run.
-        fast: Take the fast path where the family has one (``dlskip.fast``); False = Transformers' own everywhere.
-        compile: Decode a single row on a CPU through compiled code: faster, but it needs a C++ compiler, and about a
-            minute where a model of this shape is first met on this machine. On CUDA, decode up to 32 rows through
+        fast: Use the fast path if the family has one (``dlskip.fast``); False = always Transformers' own forward pass.
+        compile: Decode a single row on a CPU through compiled code. It is faster, but needs a C++ compiler, and about a
+            minute when a model of this shape is first loaded on this machine. On CUDA, decode up to 32 rows through
             recorded graphs.
 
     Raises:
@@ -130,29 +134,35 @@ def release(
 ) -> None:
     """Turns a pipeline artifact into a folder to publish (errors: see ``from_pretrained``).
 
-    Others can load it without naming a backbone if that is a hub id or a packaged one.
+    Others can load the folder without naming a backbone, if the backbone is a hub id or a packaged model.
 
     Args:
-        artifact: As for ``from_pretrained``.
-        folder: To write.
+        artifact: What the workflow trained, as for ``from_pretrained``.
+        folder: Where to write.
         backbone: As for ``from_pretrained``; None = also the packaged model that the workflow made it from.
-        threshold: To be stored; None = the artifact's, else 0.5.
-        dtype: That adapters and LoRA are stored in; None = as trained (float32). Heads stay float32.
-        about: What it was trained on, for the model card (Markdown).
+        threshold: The threshold to store; None = the artifact's, else 0.5.
+        dtype: Of the stored adapters and LoRA; None = as trained (float32). Heads stay float32.
+        about: What the model was trained on, for the model card (Markdown).
 
     Example:
         >>> dlskip.release("artifacts/ours/smollm2-0", "published", dtype="bfloat16")
+        >>> model = dlskip.from_pretrained("published", threshold=0.4)
     """
     model: Any = from_pretrained(artifact, backbone=backbone or _made_from(Path(artifact)), threshold=threshold)
     model.save_pretrained(folder, dtype=dtype, about=about)
 
 
 def calibrated(model: nn.Module, calibration: dict[str, Any]) -> None:
-    """Makes a calibrated threshold (and price) the model's own, to run with and to save with how it was found.
+    """Makes a calibrated threshold (and price) the model's own: it runs with it, and saves it with how it was found.
+
+    Example:
+        >>> calibrated(model, {"threshold": 0.4, "n": 100})
+        >>> skipper_of(model).policy.threshold
+        0.4
 
     Args:
         model: What ``from_pretrained`` returned.
-        calibration: What JSON can hold; ``threshold`` is the one found.
+        calibration: ``threshold`` (and ``price``), and how they were found; anything that JSON can hold.
 
     Raises:
         DlskipError: The model was not loaded by ``from_pretrained``, or the threshold is no probability.
@@ -167,7 +177,12 @@ def calibrated(model: nn.Module, calibration: dict[str, Any]) -> None:
 
 
 def plain(model: nn.Module) -> None:
-    """Takes skipping off a model from ``from_pretrained``: its backbone with LoRA folded in, for good.
+    """Takes skipping off a model from ``from_pretrained``: what is left is its backbone, with LoRA folded in.
+
+    Example:
+        >>> plain(model)
+        >>> hasattr(model, "dlskip")
+        False
 
     Raises:
         DlskipError: No layer skipping is attached to ``model``.
@@ -182,7 +197,7 @@ def full_depth(model: nn.Module) -> AbstractContextManager[None]:
 
     Example:
         >>> with dlskip.full_depth(model):
-        ...     whole = model.generate(**inputs, max_new_tokens=20)
+        ...     tokens = model.generate(**inputs, max_new_tokens=20)
 
     Raises:
         DlskipError: No layer skipping is attached to ``model``.

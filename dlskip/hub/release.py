@@ -148,10 +148,14 @@ class Release:
 
         Of a backbone that was tuned in full all weights are written, in the model's dtype; otherwise none.
 
+        Example:
+            >>> model.save_pretrained("folder")
+            >>> again = dlskip.from_pretrained("folder")
+
         Args:
-            save_directory: Made if it is not there.
-            dtype: That adapters and LoRA are stored in; None = as they were read. Heads stay float32.
-            about: What it was trained on, for the model card (Markdown).
+            save_directory: Where to write.
+            dtype: Of the stored adapters and LoRA; None = as they were read. Heads stay float32.
+            about: What the model was trained on, for the model card (Markdown).
         """
         folder = Path(save_directory)
         shipped = folder.resolve().parent == SHIPPED.resolve()
@@ -163,12 +167,15 @@ class Release:
     ) -> CommitInfo:  # fmt: skip
         """Uploads the folder that ``save_pretrained`` writes to the Hugging Face hub.
 
+        Example:
+            >>> model.push_to_hub("me/my-skipping-model", private=True)  # doctest: +SKIP
+
         Args:
-            repo_id: ``name`` or ``organisation/name``; made if it is not there.
-            private: Of a repository that is made.
-            token: A hub token; None uses the one stored by ``hf auth login``.
-            revision: An existing branch; None is the main one.
-            commit_message: Its first line.
+            repo_id: ``name`` or ``organisation/name``; the repository is created if there is none.
+            private: Whether a repository that is created is private.
+            token: A hub token; None = the one stored by ``hf auth login``.
+            revision: An existing branch; None = the main one.
+            commit_message: First line of the commit's message.
             create_pr: Open a pull request instead.
 
         Raises:

@@ -41,6 +41,11 @@ def is_finished(tokens: Sequence[int], answers: Sequence[Sequence[int]] | None, 
 
     With ``answers``, decoding ends when the tokens are one answer and no longer one can follow, or when they are the
     beginning of none (the answer is invalid).
+
+    Example:
+        >>> yes, not_at_all = [5], [6, 7]
+        >>> [is_finished(tokens, [yes, not_at_all], eos=1) for tokens in ([5], [6], [6, 7], [8])]
+        [True, False, True, True]
     """
     if tokens[-1] == eos:
         return True
@@ -64,6 +69,12 @@ def decode(
     clock: list[float] | None = None,
 ) -> list[Decoded]:
     """Decodes a batch greedily under the skipper's current policy. Finished rows leave the batch.
+
+    Example:
+        >>> from dlskip.skip import skipper_of
+        >>> done = decode(model, skipper_of(model), [[5, 6, 7], [8, 9]], eos=1, pad=2, max_new_tokens=4)
+        >>> [one.prompt_tokens for one in done]
+        [3, 2]
 
     Args:
         model: A causal LM.

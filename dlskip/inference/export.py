@@ -17,6 +17,11 @@ from dlskip.skip.stack import find_layers
 def cut(model: Any, keep: Sequence[int]) -> Any:
     """A copy of a plain causal LM with only the layers ``keep``, in their order; weights are shared with ``model``.
 
+    Example:
+        >>> small = cut(backbone, [0, 1, 5])
+        >>> small.config.num_hidden_layers
+        3
+
     Raises:
         DlskipError: No layer is kept, one does not exist, or skipping is attached (its adapters have no place in it).
     """
@@ -46,7 +51,13 @@ def cut(model: Any, keep: Sequence[int]) -> Any:
 
 
 def usage(decoded: Sequence[Decoded]) -> list[float]:
-    """The share of tokens, of prompts and outputs together, that ran each layer: L numbers."""
+    """The share of tokens, of prompts and outputs together, that ran each layer: L numbers.
+
+    Example:
+        >>> prompt, token = torch.tensor([True, True, True]), torch.tensor([True, False, True])
+        >>> usage([Decoded(prompt_tokens=3, tokens=[7, 8], runs=[prompt, token])])
+        [1.0, 0.75, 1.0]
+    """
     ran = torch.stack([d.prompt_tokens * d.runs[0].double() + sum(r.double() for r in d.runs[1:]) for d in decoded])
     tokens = sum(d.prompt_tokens + len(d.runs) - 1 for d in decoded)
     return (ran.sum(dim=0) / tokens).tolist()

@@ -53,6 +53,11 @@ class Speculated:
 def accept_greedy(drafts: Tensor, drafted: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
     """Keeps the drafts that the verifier would have decoded itself, up to the first that differs.
 
+    Example:
+        >>> drafts, best = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 9, 4]])
+        >>> accept_greedy(drafts, torch.tensor([3]), best)  # 5 and 6 are kept; the verifier goes on with 9
+        (tensor([2]), tensor([[9]]))
+
     Args:
         drafts: (B, K) long.
         drafted: (B,) long, how many of its K drafts each row really made.
@@ -72,6 +77,12 @@ def accept_sampled(
 
     The token that follows is drawn from ``norm(max(p - q, 0))`` where a draft was rejected and from ``p`` where none
     was, so that all tokens are distributed as if each had been drawn from ``p``.
+
+    Example:
+        >>> q = torch.tensor([[[0.5, 0.5]]])  # the drafter's distribution over two tokens
+        >>> p = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])  # the verifier never says token 0 here
+        >>> accept_sampled(torch.tensor([[0]]), torch.tensor([1]), q, p)
+        (tensor([0]), tensor([[1]]))
 
     Args:
         drafts: (B, K) long, drawn from ``q``.
@@ -241,20 +252,21 @@ def speculate(
     Example:
         >>> done = dlskip.speculate(model, **inputs, max_new_tokens=50)
         >>> text = tokenizer.batch_decode(done.sequences, skip_special_tokens=True)
-        >>> print(done.acceptance_rate, done.skipped_share)
+        >>> done.acceptance_rate, done.skipped_share  # of each row
+        (tensor([...]), tensor([...]))
 
-    Greedily, every token is the likeliest one by a full-depth pass over exactly the tokens before it, and under
-    sampling it is distributed as full depth's warped distribution says; neither depends on the policy, on
-    ``draft_tokens`` or on the other rows. That pass sees several tokens at once where step-by-step decoding sees one,
-    and kernels may sum in another order then: where two tokens' logits differ by a rounding error, more often in
-    bfloat16 than in float32, the choice between them may fall differently, as it may in a batch of another size.
+    Greedy decoding takes the likeliest token of a full-depth pass over the tokens before it. Sampling draws from the
+    warped distribution of full depth. Neither depends on the policy, on ``draft_tokens`` or on the other rows. The
+    verifying pass sees several tokens at once, where ordinary decoding sees one, and kernels may then sum in another
+    order. So if the logits of two tokens differ by a rounding error only, the other token may be chosen, as in a batch
+    of another size. This is more frequent in bfloat16 than in float32.
 
     Args:
         model: A causal LM with skipping attached.
         input_ids: (B, T) long, left-padded prompts.
         attention_mask: (B, T) of 0/1; None = no padding.
         max_new_tokens: Longest output.
-        draft_tokens: Most tokens that are drafted before each verification.
+        draft_tokens: How many tokens are drafted at most before each verification.
         draft_confidence: In [0, 1]. A row stops drafting once the drafter's top probability falls below (as in Zhang
             et al. 2023, arXiv:2309.08168); 0 = never.
         do_sample: Samples instead of decoding greedily; the next three are for sampling only.

@@ -147,8 +147,9 @@ class Trace:
         return pd.DataFrame(lines, columns=["row", "position", "token", "text", "layers_run", *layers])
 
     def __str__(self) -> str:
+        calls = "1 call" if len(self.calls) == 1 else f"{len(self.calls)} calls"
         return (
-            f"{len(self.calls)} calls, {self.tokens} tokens: {self.layers_run:.1f} of {len(self.per_layer)} layers "
+            f"{calls}, {self.tokens} tokens: {self.layers_run:.1f} of {len(self.per_layer)} layers "
             f"run per token, {self.skipped_share:.0%} skipped"
         )
 
@@ -186,11 +187,15 @@ def trace(model: nn.Module) -> Iterator[Trace]:
     Example:
         >>> with dlskip.trace(model) as report:
         ...     sequences = model.generate(**inputs, max_new_tokens=20)
-        >>> print(report)  # 1 calls, 31 tokens: 22.4 of 30 layers run per token, 25% skipped
-        >>> print(report.table(tokenizer, sequences))  # a row per token, a column per layer
+        >>> print(report)
+        1 call, ... tokens: ... layers run per token, ...% skipped
+        >>> first = report.each_token(tokenizer, sequences)[0]
+        >>> len(first.ran) == model.config.num_hidden_layers
+        True
+        >>> table = report.table(tokenizer, sequences)  # a row per token, a column per layer
 
-    Decisions are copied to the host after each pass, so do not time what is traced. The bare backbone
-    (``skipper.disabled()``) decides nothing and is not recorded.
+    Decisions are copied to the host after each pass, which takes time: do not measure speed while tracing. Passes of
+    the backbone alone (``skipper.disabled()``) decide nothing and are not recorded.
 
     Raises:
         DlskipError: No layer skipping is attached to ``model``.

@@ -44,12 +44,17 @@ def watch(
 ) -> tuple[Answer, Answer]:
     """Answers a prompt greedily, with skipping and at full depth, and times both in turn.
 
+    Example:
+        >>> skipping, full = watch(model, tokenizer, "The dog sees the house.\\nGerman:", max_new_tokens=4, repeats=1)
+        >>> skipping.layers_run <= full.layers_run == model.config.num_hidden_layers
+        True
+
     Args:
         model: What ``dlskip.from_pretrained`` returns.
         tokenizer: The backbone's.
         prompt: The text.
         max_new_tokens: Longest answer.
-        repeats: Timed turns; one more warms up. Nothing is recorded in them, since recording takes time.
+        repeats: Timed turns, after one to warm up. They record no layers, because recording takes time.
 
     Returns:
         The answers with skipping, and at full depth.

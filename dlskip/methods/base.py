@@ -63,7 +63,12 @@ class Method:
 
 
 def dropping(skip: list[int], layers: int, *, frees_last: bool = False) -> Forced:
-    """The policy that skips the same layers for every token."""
+    """The policy that skips the same layers for every token.
+
+    Example:
+        >>> dropping([2, 3], layers=6).runs
+        tensor([[ True,  True, False, False,  True,  True]])
+    """
     runs = torch.ones(layers, dtype=torch.bool)
     runs[skip] = False
     return Forced(runs, frees_last=frees_last)

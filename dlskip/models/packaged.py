@@ -10,7 +10,8 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -79,7 +80,8 @@ def _quietly() -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with redirect_stderr(StringIO()):  # the bar of dequantising is drawn whatever Transformers is asked for
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:

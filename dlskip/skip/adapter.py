@@ -15,6 +15,11 @@ class Adapter(nn.Module):
     W2 and b2 start at zero, so a fresh model equals its backbone exactly. Parameters are kept in float32 and cast to
     the dtype of the hidden states, so that small updates are not lost in bfloat16.
 
+    Example:
+        >>> adapter = Adapter(dim=32, bottleneck=8)
+        >>> adapter(torch.randn(2, 5, 32)).abs().max()  # a fresh one adds nothing
+        tensor(0., grad_fn=<MaxBackward1>)
+
     Args:
         dim: D, the backbone's hidden size.
         bottleneck: r << D.
@@ -38,6 +43,12 @@ class Head(nn.Module):
 
     ``sigmoid(logit)`` is the probability that the *next* layer is skipped. A head conditioned on the price of a layer
     has a second row: ``logit + x (W4 GELU(A_l(h_l)[last]) + b4)``, x being the scaled price (``Skipper.scaled``).
+
+    Example:
+        >>> head = Head(dim=32)
+        >>> head.init_skip(0.3)
+        >>> torch.sigmoid(head(torch.randn(2, 32))).tolist()  # of two deciding tokens
+        [0.3..., 0.3...]
 
     Args:
         dim: D, the backbone's hidden size.

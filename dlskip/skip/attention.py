@@ -20,7 +20,7 @@ def safe_attention(device: torch.device | str) -> AbstractContextManager[Any]:
     """Leaves out the attention kernels that are not finite for padding, where ``device`` has any.
 
     Example:
-        >>> with safe_attention("cuda"):
-        ...     loss = model(**batch).loss
+        >>> with safe_attention(model.device):
+        ...     loss = model(**inputs, labels=inputs["input_ids"]).loss
     """
     return sdpa_kernel(SAFE) if torch.device(device).type == "cuda" else nullcontext()

@@ -62,6 +62,13 @@ class SkipCache(DynamicCache):
     The rule is the same for prefill, decoding and teacher-forced training, on every architecture, because attention
     uses whatever ``update`` returns.
 
+    Example:
+        >>> from dlskip.skip import skipper_of
+        >>> cache = skipper_of(model).new_cache()
+        >>> out = model(**inputs, past_key_values=cache)
+        >>> cache.get_seq_length() == inputs["input_ids"].shape[1]
+        True
+
     Args:
         config: The backbone's configuration, for its sliding-window layers.
         store: False keeps nothing between passes (training without a cache).

@@ -24,6 +24,12 @@ from dlskip.skip.step import step
 class SkipLayer(nn.Module):
     """Adapter, controller head and the gathering around one block (eqs 5-6).
 
+    Example:
+        >>> from dlskip.skip import attach
+        >>> layers = attach(backbone, bottleneck=8).each_layer()
+        >>> [layer.index for layer in layers if layer.head is None]  # they decide about no next layer
+        [4, 5]
+
     Args:
         block: The backbone's decoder layer; kept out of this module's own parameters.
         index: l, from 0.

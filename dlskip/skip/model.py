@@ -26,6 +26,15 @@ NAME = "dlskip"  # the attribute of the causal LM that holds the Skipper
 class Skipper(nn.Module):
     """The adapters, heads and skipping state of one model.
 
+    Example:
+        >>> skipper = skipper_of(model)
+        >>> with skipper.disabled():  # the backbone alone
+        ...     out = model(**inputs)
+        >>> with skipper.full_depth():  # with adapters, and nothing skipped
+        ...     out = model(**inputs)
+        >>> skipper.last.run_matrix().all()  # which layers the last pass ran, (N, L)
+        tensor(True)
+
     Args:
         model: A decoder-only Transformers model, PEFT-wrapped or not.
         bottleneck: r of the adapters; 0 attaches none, and no controllers: for masks that are given.
@@ -130,6 +139,11 @@ class Skipper(nn.Module):
 
     def scaled(self, price: Tensor | float | None) -> Tensor | float:
         """A price on the logarithmic scale of its range: -1 at the lowest, 1 at the highest; 0 for None.
+
+        Example:
+            >>> skipper = attach(backbone, bottleneck=8, prices=(0.25, 4.0))
+            >>> skipper.scaled(0.25), skipper.scaled(1.0), skipper.scaled(4.0)
+            (-1.0, 0.0, 1.0)
 
         Raises:
             DlskipError: The controllers take no price, or it lies outside the range they were trained for.
@@ -243,12 +257,13 @@ def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
     the backbone's. Add LoRA before attaching.
 
     Example:
-        >>> model = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M")
-        >>> skipper = attach(model, bottleneck=64)
+        >>> from dlskip.skip import Threshold, attach
+        >>> skipper = attach(backbone, bottleneck=8)
         >>> skipper.init_heads(0.3)  # fresh controllers skip with probability 0.3
         >>> with skipper.using(Threshold(0.25)), torch.no_grad():
-        ...     model(**inputs)
-        >>> print(skipper.counter.ran)  # tokens that each layer ran
+        ...     out = backbone(input_ids=torch.tensor([[5, 6, 7]]))
+        >>> skipper.counter.ran  # tokens that each layer ran: the first and the last always do
+        [3, 0, 0, 0, 0, 3]
 
     Raises:
         DlskipError: The model is no decoder-only one, has fewer than 3 layers, or is attached already.
@@ -266,6 +281,7 @@ def skipper_of(model: nn.Module) -> Skipper:
     """The ``Skipper`` attached to ``model``.
 
     Example:
+        >>> from dlskip.skip import Threshold, skipper_of
         >>> skipper_of(model).policy = Threshold(0.7)  # from now on
 
     Raises:

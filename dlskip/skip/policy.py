@@ -19,7 +19,15 @@ BatchPolicy = Literal["per_sample", "majority", "any", "all"]
 
 
 class Policy:
-    """Skips nothing; the base of the others."""
+    """Skips nothing; the base of the others.
+
+    Example:
+        >>> class EverySecond(Policy):
+        ...     def decide(self, layer, logit, state):
+        ...         return torch.full((self.n,), layer % 2 == 0)  # True = runs
+        >>> with skipper.using(EverySecond()):
+        ...     tokens = model.generate(**inputs, max_new_tokens=4)
+    """
 
     uses_heads = False  # whether the controllers' logits are needed
     uses_similarity = False  # whether a decision needs the output of the layer before it
@@ -49,7 +57,12 @@ class Policy:
 
 
 class FullDepth(Policy):
-    """Runs every layer."""
+    """Runs every layer.
+
+    Example:
+        >>> with skipper.using(FullDepth()):  # the same as skipper.full_depth()
+        ...     tokens = model.generate(**inputs, max_new_tokens=4)
+    """
 
 
 class Forced(Policy):
@@ -59,7 +72,9 @@ class Forced(Policy):
         >>> runs = torch.ones(skipper.num_layers, dtype=torch.bool)
         >>> runs[3] = False  # no token runs layer 3
         >>> with skipper.using(Forced(runs)):
-        ...     model.generate(**inputs)
+        ...     tokens = model.generate(**inputs, max_new_tokens=4)
+        >>> skipper.last.run_matrix()[0].tolist()
+        [True, True, True, False, True, True]
 
     Args:
         runs: (N, L) or (L,) bool, True = run. The first and last layer must be True.
@@ -90,6 +105,10 @@ class Forced(Policy):
 class RandomSkip(Policy):
     """Skips each free layer by chance, independently per deciding token: the control at a matched measured rate.
 
+    Example:
+        >>> with skipper.using(RandomSkip(0.3, seed=1)):
+        ...     tokens = model.generate(**inputs, max_new_tokens=4)
+
     Args:
         prefill: Share of all L layers to skip for prompts (passes of more than one token).
         decode: The same for single tokens; None = as ``prefill``.
@@ -113,8 +132,8 @@ class Threshold(Policy):
     """Skips a layer iff ``p > threshold``, with one decision per row or one for the batch (docs/method.md §6).
 
     Example:
-        >>> with skipper_of(model).using(Threshold(0.5, "majority")):
-        ...     model.generate(**inputs)
+        >>> with skipper.using(Threshold(0.5, "majority")):
+        ...     tokens = model.generate(**inputs, max_new_tokens=4)
 
     Args:
         threshold: In [0, 1].
@@ -158,6 +177,10 @@ class Threshold(Policy):
 class Strategy:
     """The sampling strategy: after M similar layers the next is skipped more often (docs/method.md §4).
 
+    Example:
+        >>> strategy = Strategy(tau=0.95, t=0.2, m=3)
+        >>> policy = Sampled(torch.Generator().manual_seed(0), strategy)
+
     Args:
         tau: A layer is similar (s-p) if ``cos(h_{l+1}[last], h_l[last]) > tau``.
         t: Added to the skip probability.
@@ -176,6 +199,12 @@ class Sampled(Policy):
 
     After a pass, lists with one entry per free layer hold: ``states`` (N, D) that the controllers read (detached),
     ``skipped`` (N,) bool actions, ``bonus`` (N,) what the strategy added to the probability.
+
+    Example:
+        >>> with skipper.using(Sampled(torch.Generator().manual_seed(0))) as policy:
+        ...     out = model(**inputs)
+        >>> len(policy.skipped)  # the free layers of a model with six
+        4
 
     Args:
         generator: Source of the draws; on the CPU, so that results do not depend on the device.

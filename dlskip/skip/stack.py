@@ -11,12 +11,22 @@ from dlskip.errors import DlskipError
 
 
 def causal_lm(model: Any) -> Any:
-    """The Transformers model under PEFT's wrapper, or the model itself."""
+    """The Transformers model under PEFT's wrapper, or the model itself.
+
+    Example:
+        >>> causal_lm(backbone) is backbone
+        True
+    """
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     """The decoder layers of a decoder-only model, PEFT-wrapped or not: (the module that owns them, attribute, list).
+
+    Example:
+        >>> owner, attribute, layers = find_layers(backbone)
+        >>> attribute, len(layers)
+        ('layers', 6)
 
     Raises:
         DlskipError: An encoder-decoder, or no list of ``num_hidden_layers`` layers is found.
@@ -33,12 +43,22 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
 
 
 def find_stack(model: nn.Module) -> nn.Module:
-    """The module that embeds tokens, runs the decoder layers and returns the last hidden state, normalised."""
+    """The module that embeds tokens, runs the decoder layers and returns the last hidden state, normalised.
+
+    Example:
+        >>> find_stack(backbone)(input_ids=torch.tensor([[5, 6, 7]])).last_hidden_state.shape
+        torch.Size([1, 3, 32])
+    """
     return find_layers(model)[0]
 
 
 def output_logits(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """The LM head on chosen positions only: hidden states (N, D) -> logits (N, V), float32."""
+    """The LM head on chosen positions only: hidden states (N, D) -> logits (N, V), float32.
+
+    Example:
+        >>> output_logits(backbone, torch.zeros(2, 32)).shape
+        torch.Size([2, 384])
+    """
     base = causal_lm(model)
     logits: torch.Tensor = base.get_output_embeddings()(hidden).float()
     cap = getattr(base.config, "final_logit_softcapping", None)

@@ -61,7 +61,12 @@ def drawn_prices(skipper: Skipper, batch: Batch, copies: int) -> Tensor | None:
 
 
 def strategy_at(config: RL, progress: float) -> Strategy | None:
-    """The sampling strategy with M annealed from its start to 0 over the run, every value equally long."""
+    """The sampling strategy with M annealed from its start to 0 over the run, every value equally long.
+
+    Example:
+        >>> [strategy_at(rl_section, progress) and strategy_at(rl_section, progress).m for progress in (0, 0.3, 0.9)]
+        [3, 2, None]
+    """
     s = config.sampling
     m = min(s.m_start, int((s.m_start + 1) * (1 - progress)))
     return Strategy(s.tau, s.t, m, s.count_skipped) if s.enabled and m > 0 else None
@@ -214,7 +219,13 @@ def held_out(model: nn.Module, batch: Batch) -> Metrics:
 
 
 def collapse_alarms(step: int, measured: dict[str, float], config: RL, layers: int) -> list[dict[str, Any]]:
-    """Alarms on collapse: everything skipped, nothing skipped, or the two rates apart (docs/method.md §4)."""
+    """Alarms on collapse: everything skipped, nothing skipped, or the two rates apart (docs/method.md §4).
+
+    Example:
+        >>> measured = {"val_skip_sampled": 0.3, "val_skip_threshold": 0.0}
+        >>> [alarm["kind"] for alarm in collapse_alarms(10, measured, rl_section, layers=30)]
+        ['none-skip', 'rates-apart']
+    """
     sampled, thresholded = measured["val_skip_sampled"], measured["val_skip_threshold"]
     most = (layers - 2) / layers
     found = []

@@ -80,7 +80,12 @@ class TrainingRun:
 
 
 def total_steps(config: Train, examples: int) -> int:
-    """Optimizer steps of a run: given, or epochs over the examples."""
+    """Optimizer steps of a run: given, or epochs over the examples.
+
+    Example:
+        >>> total_steps(Train(epochs=2, batch=16, lr=1e-4, max_length=128), examples=160)
+        20
+    """
     if config.steps is not None:
         return config.steps
     assert config.epochs is not None
@@ -88,7 +93,13 @@ def total_steps(config: Train, examples: int) -> int:
 
 
 def learning_rate(config: Train, step: int, total: int) -> float:
-    """Factor in [0, 1] on the peak learning rate at ``step`` (from 0): linear warm-up, then decay to 0."""
+    """Factor in [0, 1] on the peak learning rate at ``step`` (from 0): linear warm-up, then decay to 0.
+
+    Example:
+        >>> config = Train(steps=8, batch=16, lr=1e-4, max_length=128, warmup=0.5, decay="linear")
+        >>> [learning_rate(config, step, total=8) for step in range(8)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
     warm = math.ceil(config.warmup * total)
     if step < warm:
         return (step + 1) / warm

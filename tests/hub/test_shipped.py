@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,13 @@ def test_it_answers_and_skips_from_any_folder(name: str, tmp_path: Path, monkeyp
     assert " wird " in german[1].text, "a German sentence in the future tense at full depth"
     for skipping, full in (entailed, german):
         assert skipping.layers_run < full.layers_run == config_of(SHIPPED / name)["layers"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_loading_it_says_nothing_but_how_far_it_is(name: str, tmp_path: Path) -> None:
+    """No remarks of libraries on each other: progress, and one line if the backbone is made first."""
+    code = f"import dlskip; print(dlskip.from_pretrained({name!r}).dlskip_release.config.layers)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    said = [line for line in re.split(r"[\r\n]+", done.stderr) if line.strip()]
+    assert int(done.stdout) and not [line for line in said if not line.startswith(("Loading weights:", "making "))]
