@@ -42,7 +42,8 @@ def run(options: Namespace) -> None:
 def _run(options: Namespace) -> None:
     from dlskip.config import PARAMS
     from dlskip.workflow.check import check
-    from dlskip.workflow.jobs import default_jobs, run_stages
+    from dlskip.workflow.jobs import run_stages
+    from dlskip.workflow.machine import default_jobs
 
     if PARAMS.is_file():  # before DVC reads it, whose messages are harder to understand
         check()

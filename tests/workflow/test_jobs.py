@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from dlskip.config import read_yaml
-from dlskip.workflow.jobs import Runner, Task, arrange, cores
+from dlskip.workflow.graph import Schedule
+from dlskip.workflow.machine import cores
 
 REPO = Path(__file__).resolve().parents[2]
 JOBS = (sys.executable, "-m", "dlskip", "pipeline", "run")
@@ -252,20 +253,19 @@ def test_locks_of_others_are_waited_for(copy):
     assert list(project.ran()) == ["first", "middle2"]
 
 
+def scheduled(edges: dict[str, str], jobs: int, alone: tuple[str, ...] = ()) -> Schedule:
+    return Schedule({name: set(needs.split()) for name, needs in edges.items()}, jobs, alone)
+
+
 def order(edges: dict[str, str], jobs: int, alone: tuple[str, ...] = ()) -> list[str]:
     """Names in the order in which they start, if all take equally long and the first that began ends first."""
-    runner = Runner(arrange({name: Task(name, set(needs.split())) for name, needs in edges.items()}, alone), jobs, None)
-    started = []
-    while runner.waiting or runner.running:
-        while task := runner.choose():
-            runner.waiting.remove(task)
-            task.slot = runner.free.pop()
-            runner.running.append(task)
-            started.append(task.name)
-            assert len(runner.running) == 1 or not any(other.alone for other in runner.running)
-        ended = runner.running.pop(0)
-        runner.free.add(ended.slot)
-        runner.done.add(ended.name)
+    schedule, started, running = scheduled(edges, jobs, alone), [], []
+    while schedule:
+        while name := schedule.choose(running):
+            running.append(name)
+            started.append(name)
+            assert len(running) == 1 or not schedule.alone.intersection(running)
+        schedule.done(running.pop(0))
     return started
 
 
@@ -278,15 +278,13 @@ def test_longest_chain_first_and_what_is_timed_last():
 
 def test_a_stage_has_all_cores_where_nothing_can_run_beside_it():
     edges = {"a": "", "b": "a", "c": "a", "speed": "b", "d": "b c", "e": "d"}
-    tasks = arrange({name: Task(name, set(needs.split())) for name, needs in edges.items()}, ("speed",))
-    assert {task.name for task in tasks.values() if task.whole} == {"a", "speed", "d", "e"}
-    assert {task.name for task in arrange(tasks).values() if task.whole} == {"a"}
+    assert scheduled(edges, 2, ("speed",)).whole == {"a", "speed", "d", "e"}
+    assert scheduled(edges, 2).whole == {"a"}
 
 
 def test_a_chain_beside_evaluations_alone_has_all_cores_and_they_wait():
     edges = {"a": "", "b": "a", "c": "b", "evaluate@a": "a", "evaluate@c": "c", "end": "evaluate@a evaluate@c"}
-    tasks = arrange({name: Task(name, set(needs.split())) for name, needs in edges.items()})
-    assert {task.name for task in tasks.values() if task.whole} == {"a", "b", "c", "end"}
+    assert scheduled(edges, 2).whole == {"a", "b", "c", "end"}
     assert order(edges, 2) == ["a", "b", "c", "evaluate@a", "evaluate@c", "end"]
 
 
