@@ -24,7 +24,9 @@ class DlskipError(Exception):
     """
 
     def __init__(self, message: str, *, where: str | None = None, mend: str | None = None) -> None:
-        self.message, self.where, self.mend = message, where, mend
+        self.message = message
+        self.where = where
+        self.mend = mend
         text = f"{where}: {message}" if where else message
         super().__init__(f"{text}\n  mend: {mend}" if mend else text)
 

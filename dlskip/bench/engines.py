@@ -65,7 +65,8 @@ class Exactly(Policy):
     """
 
     def __init__(self, share: float, batch: str = "per_sample", *, seed: int = 0) -> None:
-        self.share, self.batch = share, batch
+        self.share = share
+        self.batch = batch
         self.generator = torch.Generator().manual_seed(seed)
         self._pool: list[Tensor] = []
         self._known: list[list[bool]] = []
@@ -75,7 +76,8 @@ class Exactly(Policy):
         super().begin(n, layers, tokens, device)
         if not self._pool or self._pool[0].shape != (n, layers):
             drawn = [self._draw(n, layers) for _ in range(POOL)]
-            self._pool, self._known = drawn, [masks[0].tolist() for masks in drawn]
+            self._pool = drawn
+            self._known = [masks[0].tolist() for masks in drawn]
         self._next += 1
         self._now = self._pool[self._next % POOL]
 

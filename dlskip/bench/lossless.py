@@ -85,7 +85,9 @@ def compare(
         ours, theirs = done.sequences[0].tolist(), out[0].tolist()
         if i:  # the first only warms up
             tie = _tie(model, ours, theirs)
-            drafted, accepted, skipped = int(done.drafted[0]), int(done.accepted[0]), float(done.skipped_share[0])
+            drafted = int(done.drafted[0])
+            accepted = int(done.accepted[0])
+            skipped = float(done.skipped_share[0])
             new = len(theirs) - len(prompt)
             found.append(Comparison(task, new, ours == theirs, tie, slow, quick, drafted, accepted, skipped))
     return found
@@ -126,7 +128,8 @@ def write_comparisons(found: Sequence[Comparison], about: Mapping[str, Any], mod
     clean = table.astype(object).where(table.notna(), None)
     note = "; ".join(f"{key}: {value}" for key, value in known.items())
     body = clean.to_markdown(index=False, floatfmt=".2f", missingval="–")
-    head, foot = "**Lossless decoding against full depth**", "Greedy, one prompt at a time, decoded both ways in turn."
+    head = "**Lossless decoding against full depth**"
+    foot = "Greedy, one prompt at a time, decoded both ways in turn."
     text = "\n".join([head, "", body, "", f"{foot} {note}.", ""])
     (out / "lossless.md").write_text(text, encoding="utf-8")
     return table

@@ -46,12 +46,15 @@ def speed_rows(
     cuts = {timing.share: timing for timing in timings.values() if timing.kind == "cut"}
     for phase in PHASES:
         plain, full, small = (timings[name].ms(phase) for name in (PLAIN, WHOLE, SMALLEST))
-        bare_layer, compiled, compiled_layer = (plain - small) / (layers - 2), full, 0.0
+        bare_layer = (plain - small) / (layers - 2)
+        compiled = full
+        compiled_layer = 0.0
         if WHOLE_COMPILED in timings:
             compiled = timings[WHOLE_COMPILED].ms(phase)
             compiled_layer = (compiled - timings[SMALLEST_COMPILED].ms(phase)) / (layers - 3)
         for name, timing in timings.items():
-            ms, bare = timing.ms(phase), timing.kind in ("plain", "cut", "exit")
+            ms = timing.ms(phase)
+            bare = timing.kind in ("plain", "cut", "exit")
             whole = plain if bare else compiled if timing.kind == "compiled" else full
             low, high = timing.spread(phase)
             row: dict[str, Any] = {
@@ -64,7 +67,8 @@ def speed_rows(
                 row["ideal"] = own[0] / (own[0] - row["skipped"] * layers * own[1])
                 row["efficiency"] = row["speedup"] / row["ideal"]
             if timing.kind == "random" and costs is not None and row["skipped"] is not None:
-                known, free = costs[phase], layers - 2
+                known = costs[phase]
+                free = layers - 2
                 saved = known[batch] - expected(known, batch, min(1.0, row["skipped"] * layers / free))
                 row["bound"] = plain / (plain - free * saved)
             if timing.kind in ("random", "same_mask"):

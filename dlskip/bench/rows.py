@@ -55,7 +55,8 @@ def expected(costs: dict[int, float], batch: int, p: float) -> float:
 def _forward(model: Any, inputs: dict[str, Any]) -> tuple[float, float]:
     """Seconds of a prompt pass, and of the pass of one more token."""
     stack: Any = find_stack(model)  # the output layer costs both models the same
-    mask, token = inputs["attention_mask"], inputs["input_ids"][:, -1:]
+    mask = inputs["attention_mask"]
+    token = inputs["input_ids"][:, -1:]
     longer = torch.cat([mask, torch.ones_like(token)], dim=1)
     out, first = timed_call(lambda: stack(**inputs, use_cache=True))
     _, second = timed_call(

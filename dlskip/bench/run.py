@@ -62,7 +62,8 @@ def bench(
         raise DlskipError("no prompt", where="bench")
     if profile:
         waits.require_cuda(model)
-    began, layers = time.time(), skipper_of(model).num_layers
+    began = time.time()
+    layers = skipper_of(model).num_layers
     timings: dict[int, dict[str, EngineTiming]] = {}
     rows: list[dict[str, Any]] = []
     for batch in batches:

@@ -76,7 +76,8 @@ def profile_steps(model: Any, prompts: Sequence[list[int]], pad: int, tokens: in
     """
     require_cuda(model)
     inputs = {name: x.to(model.device) for name, x in left_pad(prompts, pad).items()}
-    mask, cache = inputs["attention_mask"], None
+    mask = inputs["attention_mask"]
+    cache = None
     ids = inputs["input_ids"]
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     profiler = torch.profiler.profile(activities=activities)
@@ -87,7 +88,8 @@ def profile_steps(model: Any, prompts: Sequence[list[int]], pad: int, tokens: in
                 profiler.start()
             with torch.profiler.record_function("step"):
                 out = model(input_ids=ids, attention_mask=mask, past_key_values=cache, logits_to_keep=1)
-                cache, ids = out.past_key_values, out.logits[:, -1].argmax(dim=-1, keepdim=True)
+                cache = out.past_key_values
+                ids = out.logits[:, -1].argmax(dim=-1, keepdim=True)
                 mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         torch.cuda.synchronize()
         profiler.stop()
@@ -103,7 +105,8 @@ def require_cuda(model: Any) -> None:
 def summed(engine: str, batch: int, skipped: float, profile: Profile) -> Waits:
     """Averages a profile over its steps."""
     count = len(profile.steps)
-    began, ended = profile.steps[0][0], max(profile.steps[-1][1], max(end for _, end in profile.device))
+    began = profile.steps[0][0]
+    ended = max(profile.steps[-1][1], max(end for _, end in profile.device))
     decisions = profile.waits[FOR_DECISION]
     waited = sum(b - a for a, b in decisions)
     others = [x for name, spans in profile.waits.items() if name != FOR_DECISION for x in spans]
@@ -172,7 +175,8 @@ def _read(profiler: Any) -> Profile:
     zero = min(event.start_ns() for event in events if event.name() == "step")
     for event in events:
         begin = (event.start_ns() - zero) / 1e6
-        span, name = (begin, begin + event.duration_ns() / 1e6), event.name()
+        span = (begin, begin + event.duration_ns() / 1e6)
+        name = event.name()
         if event.device_type() == DeviceType.CUDA:
             if name != "step":  # drawn over its kernels
                 device.append(span)

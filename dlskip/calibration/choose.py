@@ -168,7 +168,9 @@ def _check(target: str, limit: float, delta: float) -> None:
 
 def _refusal(measured: Measurements, max_drop: float, delta: float) -> DlskipError:
     """Why nothing was certified."""
-    least, first, drop = examples_needed(max_drop, delta), measured.settings[0], measured.losses[0].mean()
+    least = examples_needed(max_drop, delta)
+    first = measured.settings[0]
+    drop = measured.losses[0].mean()
     where = f"max_drop {max_drop:g}"
     if measured.n < least:
         return DlskipError(
@@ -189,7 +191,8 @@ def _calibration(
     measured: Measurements, chosen: int, target: Literal["layers_run", "max_drop"], limit: float, delta: float,
     drop_bound: float, seed: int,
 ) -> Calibration:  # fmt: skip
-    shares, setting = measured.layers_run[chosen], float(measured.settings[chosen])
+    shares = measured.layers_run[chosen]
+    setting = float(measured.settings[chosen])
     priced = measured.knob == "price"
     interval = bootstrap(
         (shares,), np.mean, n_resamples=RESAMPLES, batch=100, confidence_level=1 - delta, method="percentile",

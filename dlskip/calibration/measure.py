@@ -59,7 +59,8 @@ def answers(
         1.0
     """
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    skipper, decoded = skipper_of(model), list[Decoded]()
+    skipper = skipper_of(model)
+    decoded = list[Decoded]()
     with skipper.using(policy):
         for start in range(0, len(encoded), batch):
             decoded += decode(

@@ -42,7 +42,8 @@ def p_value(losses: Floats, limit: float, *, binary: bool = False) -> float:
         limit: In (0, 1].
         binary: The loss can take no other value than 0 and 1: a property of its definition, not of this sample.
     """
-    n, total = len(losses), math.fsum(losses)
+    n = len(losses)
+    total = math.fsum(losses)
     if binary:
         return float(binom.cdf(round(total), n, limit))
     hoeffding = math.exp(-n * divergence(min(total / n, limit), limit))

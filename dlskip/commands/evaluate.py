@@ -32,7 +32,8 @@ def run(options: Namespace) -> None:
     expected = targets(rows, options.data)
     policies = {"full depth": FullDepth(), **{f"{t:g}": Threshold(t) for t in options.thresholds}}
     model, tokenizer = load_model(options)
-    lines, full = [], None
+    lines = []
+    full = None
     for name, policy in tqdm(policies.items(), desc="evaluate", mininterval=2.0):
         found = answers(
             model, tokenizer, [row.prompt for row in rows], policy, max_new_tokens=options.max_new_tokens,

@@ -31,7 +31,8 @@ def run(options: Namespace) -> None:
     from dlskip.provenance import device_name
 
     model, tokenizer = load_model(options)
-    config, device = model.dlskip_release.config, model.device.type
+    config = model.dlskip_release.config
+    device = model.device.type
     where = device_name(device) + (f", {torch.get_num_threads()} threads" if device == "cpu" else "")
     print(f"{options.model}: {config.layers} layers, {str(model.dtype).removeprefix('torch.')}, on {where}")
     print(f"a layer is skipped (·) if its controller's probability exceeds {config.threshold:g}, else it runs (█)")

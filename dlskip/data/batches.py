@@ -122,7 +122,8 @@ def _gather(batch: Batch, order: list[int]) -> Batch:
 def collate(examples: Sequence[Encoded], pad: int) -> Batch:
     """Left-pads examples into a ``Batch``."""
     inputs = [e.prompt + e.target[:-1] for e in examples]
-    size, width = len(inputs), max(map(len, inputs))
+    size = len(inputs)
+    width = max(map(len, inputs))
     ids = torch.full((size, width), pad, dtype=torch.long)
     mask = torch.zeros((size, width), dtype=torch.long)
     owner = torch.zeros((size, width), dtype=torch.long)
@@ -132,7 +133,8 @@ def collate(examples: Sequence[Encoded], pad: int) -> Batch:
     place: list[int] = []
     weight: list[float] = []
     for i, (e, line) in enumerate(zip(examples, inputs, strict=True)):
-        start, first = width - len(line), width - len(e.target)
+        start = width - len(line)
+        first = width - len(e.target)
         ids[i, start:] = torch.tensor(line)
         mask[i, start:] = 1
         n = len(rows)
@@ -179,15 +181,22 @@ class Batches:
             raise DlskipError(f"{len(examples)} examples cannot fill a batch of {batch}", where="train.batch")
         if batch < world:
             raise DlskipError(f"a batch of {batch} over {world} processes", where="train.batch", mend="raise it")
-        self.examples, self.pad, self.batch, self.seed, self.rank, self.world = examples, pad, batch, seed, rank, world
+        self.examples = examples
+        self.pad = pad
+        self.batch = batch
+        self.seed = seed
+        self.rank = rank
+        self.world = world
         self.per_epoch = len(examples) // batch
-        self._epoch, self._order = -1, np.empty(0)
+        self._epoch = -1
+        self._order = np.empty(0)
 
     def at(self, step: int) -> Batch:
         """The batch of optimizer step ``step`` (from 0), this process's share of it."""
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._plan(epoch)
+            self._epoch = epoch
+            self._order = self._plan(epoch)
         chosen = self._order[place][self.rank :: self.world]
         return collate([self.examples[i] for i in chosen], self.pad)
 

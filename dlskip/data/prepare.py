@@ -124,7 +124,8 @@ def _splits(task: str, params: Prepare, source: Source, limits: dict[tuple[str, 
             if source.name != "embedded":  # whose stream is in random order, and balanced in every prefix
                 Random(f"{params.seed}/{task}/{split.origin}").shuffle(pools[split.origin])
         pool = pools[split.origin]
-        chosen, pools[split.origin] = pool[: limits[task, name]], pool[limits[task, name] :]
+        chosen = pool[: limits[task, name]]
+        pools[split.origin] = pool[limits[task, name] :]
         if not chosen:
             mend = "raise prepare.max_chars, check the files"
             raise DlskipError("no rows are left", where=f"{task}/{name}", mend=mend)
@@ -152,7 +153,8 @@ def _fields(e: Example) -> tuple[str, str, str, int | None]:
 def _read(task: str, split: str, params: Prepare, source: Source, note: Counter[str]) -> list[tuple[Example, str]]:
     """Validated, cleaned rows as examples with their overlap key (normalised prompt)."""
     schema = _schema(task)
-    pool, seen = [], set()
+    pool = []
+    seen = set()
     for where, raw in source.rows(task, split):
         row = check_row(schema, _clean(raw, note), where).model_dump()
         example = _example(task, row, params)

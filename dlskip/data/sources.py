@@ -57,7 +57,8 @@ class Embedded:
     name = "embedded"
 
     def __init__(self, seed: int, limits: dict[tuple[str, str], int]) -> None:
-        self.seed, self.limits = seed, limits
+        self.seed = seed
+        self.limits = limits
 
     def has(self, task: str, split: str) -> bool:
         return task == INSTRUCTIONS or TASKS[task].embedded

@@ -42,8 +42,13 @@ class Evaluator:
     """
 
     def __init__(self, params: Params, method: Method, tasks: Sequence[str], records: Records, seed: int) -> None:
-        self.params, self.method, self.tasks, self.records, self.seed = params, method, tasks, records, seed
-        reported, ours = params.evaluate.split, method.name == "ours"
+        self.params = params
+        self.method = method
+        self.tasks = tasks
+        self.records = records
+        self.seed = seed
+        reported = params.evaluate.split
+        ours = method.name == "ours"
         rules: list[BatchRule] = batch_rules(params) if ours else [PER_SAMPLE]
         self.rules: dict[Split, list[BatchRule]] = {"validation": [PER_SAMPLE]} if method.learned else {}
         self.rules |= {reported: rules}
@@ -97,7 +102,8 @@ class Evaluator:
         return replace(case, method=random.METHOD.name, policy=policy)
 
     def _decode(self, deployed: Deployed, task: str, encoded: list[Encoded], case: Case) -> Outcome:
-        definition, tokenizer = TASKS[task], deployed.tokenizer
+        definition = TASKS[task]
+        tokenizer = deployed.tokenizer
         answers = None
         longest = self.params.evaluate.max_new_tokens
         if definition.kind == "nlu":
@@ -121,7 +127,8 @@ class Evaluator:
 
 def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: str, seed: int) -> None:
     """Evaluates one method on one kind of task and writes ``evaluations/<method>/<backbone>-<seed>/<kind>/``."""
-    started, tasks = time.time(), params.prepare.nlu if kind == "nlu" else params.prepare.mt
+    started = time.time()
+    tasks = params.prepare.nlu if kind == "nlu" else params.prepare.mt
     method = registry.method(name)
     settings = method.settings(params, backbone, seed)
     records = Records(backbone, seed, params.evaluate.split, params.evaluate.traces)

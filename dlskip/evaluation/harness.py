@@ -75,7 +75,9 @@ class SkipLM(HFLM):
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         )  # fmt: skip
         super().__init__(pretrained=model, backend="causal", trust_remote_code=trust_remote_code, **options)
-        self.pretrained, self.revision = pretrained, revision  # what the results name, instead of a model object
+        # What the results name, instead of a model object.
+        self.pretrained = pretrained
+        self.revision = revision
         self.skipper = skipper_of(model)
 
     def _loglikelihood_tokens(

@@ -75,7 +75,10 @@ class Records:
     """
 
     def __init__(self, backbone: str, seed: int, split: Split, traces: int) -> None:
-        self.backbone, self.seed, self.split, self.traced = backbone, seed, split, traces
+        self.backbone = backbone
+        self.seed = seed
+        self.split = split
+        self.traced = traces
         self.rows: list[dict[str, Any]] = []
         self.layers: list[dict[str, Any]] = []
         self.predictions: list[dict[str, Any]] = []

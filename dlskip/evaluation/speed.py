@@ -85,7 +85,9 @@ def time_policies(
     timings = [PolicyTiming() for _ in policies]
 
     def run(policy: Policy, timing: PolicyTiming) -> None:
-        prefill, step, decoded = 0.0, 0.0, []
+        prefill = 0.0
+        step = 0.0
+        decoded = []
         with skipper.using(policy):
             for prompts in batches:
                 clock = [time.perf_counter()]
@@ -122,7 +124,9 @@ class Clock:
     """
 
     def __init__(self, params: Params, name: str) -> None:
-        self.params, self.config, self.method = params, params.speed, registry.method(name)
+        self.params = params
+        self.config = params.speed
+        self.method = registry.method(name)
         tasks = [*params.prepare.nlu, *params.prepare.mt]
         self.answers, self.texts = ([t for t in tasks if TASKS[t].kind == kind] or tasks for kind in ("nlu", "mt"))
         self.sizes: dict[BatchRule, int] = {rule_of(size): size for size in self.config.batches}
@@ -172,7 +176,9 @@ def _measured(timing: PolicyTiming, full: PolicyTiming) -> dict[str, float]:
 
 def time_method(params: Params, name: str, backbone: str, seed: int) -> None:
     """Times one method and writes ``speeds/<method>/<backbone>-<seed>/``."""
-    started, clock, rows = time.time(), Clock(params, name), []
+    started = time.time()
+    clock = Clock(params, name)
+    rows = []
     settings = clock.method.settings(params, backbone, seed)
     groups = [list(same) for _, same in groupby(settings, key=lambda p: p.weights)]
     with tqdm(total=len(groups) * len(clock.sizes), desc=f"speed {name}", mininterval=2.0) as bar:

@@ -17,7 +17,8 @@ class FastAdapter:
     """
 
     def __init__(self, layer: SkipLayer) -> None:
-        self.module, self.head = layer.adapter, layer.head
+        self.module = layer.adapter
+        self.head = layer.head
         if layer.adapter is not None:
             down, up = layer.adapter.down, layer.adapter.up
             self._parameters = [down.weight, down.bias, up.weight, up.bias]

@@ -67,10 +67,10 @@ class FastBlock:
 
     def __init__(self, block: Any, index: int) -> None:
         attention, mlp = block.self_attn, block.mlp
-        self.index, self.head_dim = index, int(attention.head_dim)
-        self.heads, self.kv_heads = (
-            attention.q_proj.out_features // self.head_dim, attention.k_proj.out_features // self.head_dim
-        )  # fmt: skip
+        self.index = index
+        self.head_dim = int(attention.head_dim)
+        self.heads = attention.q_proj.out_features // self.head_dim
+        self.kv_heads = attention.k_proj.out_features // self.head_dim
         self.norms = block.input_layernorm, block.post_attention_layernorm
         self.qkv, self.qkv_bias = _fused([attention.q_proj, attention.k_proj, attention.v_proj])
         self.out, self.out_bias = attention.o_proj.weight, attention.o_proj.bias
@@ -111,7 +111,8 @@ class FastBlock:
         """Queries (B', T, H, d), keys and values (B', K, T, d), rotated."""
         x = _linear(normed(self.norms[0], h, span.single), self.qkv, self.qkv_bias)
         x = x.view(*x.shape[:2], -1, self.head_dim)
-        rotating, half = self.heads + self.kv_heads, self.head_dim // 2
+        rotating = self.heads + self.kv_heads
+        half = self.head_dim // 2
         qk = x[:, :, :rotating]
         swapped = torch.cat((qk[..., half:], qk[..., :half]), dim=-1)
         qk = torch.addcmul(qk * span.cos, swapped, span.sin)
@@ -165,7 +166,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _fused(linears: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     """One weight for several products: the linears' own become views of it, unless they are already."""
     weights = [linear.weight for linear in linears]
-    whole, at = weights[0].data, weights[0].data_ptr()
+    whole = weights[0].data
+    at = weights[0].data_ptr()
     for weight in weights:
         if weight.data_ptr() != at or not weight.is_contiguous() or _storage(weight) != _storage(whole):
             whole = torch.cat([w.data for w in weights])

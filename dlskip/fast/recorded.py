@@ -120,10 +120,16 @@ class Steps:
     """
 
     def __init__(self, blocks: list[FastBlock], skipper: Skipper, batch: int, capacity: int) -> None:
-        self.blocks, self.skipper, self.batch = blocks, skipper, batch
+        self.blocks = blocks
+        self.skipper = skipper
+        self.batch = batch
         head = skipper.controllers()[0][1].out
-        weight, head_dim, layers = blocks[0].qkv, blocks[0].head_dim, len(blocks)
-        dtype, device, dim = weight.dtype, weight.device, weight.shape[1]
+        weight = blocks[0].qkv
+        head_dim = blocks[0].head_dim
+        layers = len(blocks)
+        dtype = weight.dtype
+        device = weight.device
+        dim = weight.shape[1]
         self.slots = Slots(layers, batch, blocks[0].kv_heads, capacity, head_dim, dtype=dtype, device=device)
         self.logits = Logits(layers, batch, head.out_features, device)
         self.h = torch.zeros(batch, 1, dim, dtype=dtype, device=device)
@@ -139,7 +145,8 @@ class Steps:
 
     def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
         """Maps (B, 1, D) to the last layer's output, (B, 1, D), which the next call overwrites."""
-        cache, state = current.cache, self.skipper.state
+        cache = current.cache
+        state = self.skipper.state
         assert cache is not None
         self._begin(h, span, current)
         token = _Token(self, current)
@@ -152,7 +159,8 @@ class Steps:
 
     def _begin(self, h: Tensor, span: Span, current: Pass) -> None:
         """Puts the token, its place and who may look where to the addresses that were recorded."""
-        cache, mask = current.cache, self.span.mask
+        cache = current.cache
+        mask = self.span.mask
         assert cache is not None and mask is not None
         past = cache.get_seq_length()
         self.slots.take_in(cache)
@@ -201,7 +209,9 @@ class Steps:
         """Adapter and head of a layer, on what comes into it."""
         layer = self.skipper.layer(index)
         assert layer.adapter is not None
-        h, down, up = self.h[:, 0], layer.adapter.down, layer.adapter.up
+        h = self.h[:, 0]
+        down = layer.adapter.down
+        up = layer.adapter.up
         x = F.gelu(F.linear(h, down.weight.to(h.dtype), down.bias.to(h.dtype)))
         torch.addmm(up.bias.to(h.dtype), x, up.weight.to(h.dtype).t(), out=self.adapted[:, 0])
         if listens and layer.head is not None:
@@ -216,7 +226,8 @@ class Steps:
 
     def _run(self, index: int, rows: int) -> None:
         """The block on all rows, or on the first ``rows`` of those noted for this layer."""
-        block, slots = self.blocks[index], self.slots
+        block = self.blocks[index]
+        slots = self.slots
         if rows == self.batch:
             out = block(self.h, self.span, slots)
         else:
@@ -265,7 +276,8 @@ class _Token:
 
     def run(self, index: int, h: Tensor, adapted: None) -> Tensor:
         """Sends the layer, and adapter and head of the next one."""
-        steps, ran = self.steps, self.current.count(index)
+        steps = self.steps
+        ran = self.current.count(index)
         self.ran[index] += ran
         if 0 < ran < steps.batch:
             steps.rows[index][:ran].copy_(self.current.rows(index), non_blocking=True)
@@ -285,7 +297,8 @@ class StepsByBatch:
     """
 
     def __init__(self, blocks: list[FastBlock], skipper: Skipper | None) -> None:
-        self.blocks, self.skipper = blocks, skipper
+        self.blocks = blocks
+        self.skipper = skipper
         self._weights = [] if skipper is None else _addresses(blocks, skipper)
         self._made: dict[int, Steps] = {}
 

@@ -26,8 +26,10 @@ class SingleToken:
     """
 
     def __init__(self, blocks: list[FastBlock], skipper: Skipper) -> None:
-        self.blocks, self.skipper = blocks, skipper
-        (adapter, first), block = skipper.controllers()[0], blocks[0]
+        self.blocks = blocks
+        self.skipper = skipper
+        adapter, first = skipper.controllers()[0]
+        block = blocks[0]
         head = first.out
         shape = Shape(
             dim=block.qkv.shape[1], inner=len(block.gate), bottleneck=skipper.bottleneck,
@@ -48,7 +50,8 @@ class SingleToken:
 
     def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
         """Maps (1, 1, D) to the last layer's output, (1, 1, D)."""
-        token, state = _Token(self, span, current), self.skipper.state
+        token = _Token(self, span, current)
+        state = self.skipper.state
         h = h.view(-1)
         for index in range(len(self.blocks)):
             h = step(token, state, current, index, h)

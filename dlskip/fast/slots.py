@@ -88,14 +88,18 @@ class SlotLayer(GrowingLayer):
 
     def __init__(self, slots: Slots, index: int, layer: Any) -> None:
         keys, values = layer.keys, layer.values
-        self.slots, self.length = slots, int(keys.shape[-2])
+        self.slots = slots
+        self.length = int(keys.shape[-2])
         kept = slots.kept[index]
-        self._buffers, self._views = (kept[0], kept[1]), None
+        self._buffers = (kept[0], kept[1])
+        self._views = None
         for buffer, given in zip(kept, (keys, values), strict=True):
             place = buffer[:, :, : self.length]
             if given.data_ptr() != place.data_ptr() or given.stride() != place.stride():
                 place.copy_(given)
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.dtype = keys.dtype
+        self.device = keys.device
+        self.is_initialized = True
         self._own = None
 
     def inside(self, slots: Slots) -> bool:

@@ -81,7 +81,9 @@ class FastStack:
     """
 
     def __init__(self, stack: Any, skipper: Skipper, blocks: nn.ModuleList) -> None:
-        self.stack, self.skipper, self.modules = stack, skipper, blocks
+        self.stack = stack
+        self.skipper = skipper
+        self.modules = blocks
         self.compile = False  # whether single tokens take compiled code, where they can
         self._eager: Callable[..., Any] = stack.forward
         self._blocks: list[FastBlock] | None = None
@@ -146,7 +148,8 @@ class FastStack:
         return self.single is not None or self._recording
 
     def _look(self, config: Any) -> None:
-        self._blocks, self.single = [], None
+        self._blocks = []
+        self.single = None
         known = config._attn_implementation in ("sdpa", "eager")
         whole = not getattr(config, "sliding_window", None)
         whole = whole and all("full" in kind for kind in getattr(config, "layer_types", None) or ["full"])
@@ -230,7 +233,10 @@ class _Loop:
 
     def run(self, index: int, h: Tensor, adapted: Tensor | None) -> Tensor:
         """The block on the rows that run it."""
-        block, current, span, cache = self.blocks[index], self.current, self.span, self.current.cache
+        block = self.blocks[index]
+        current = self.current
+        span = self.span
+        cache = self.current.cache
         some, selection = current.selection(index)
         if cache is not None and self.state.kv_fill == "project" and (selection is not None or not some):
             skipped = current.skipped_tokens(index)
@@ -267,7 +273,8 @@ class FastHead:
     """
 
     def __init__(self, linear: nn.Linear, stack: FastStack) -> None:
-        self.linear, self.stack = linear, stack
+        self.linear = linear
+        self.stack = stack
 
     def product(self) -> Call:
         """The compiled product with one vector, compiled if this is its first use."""

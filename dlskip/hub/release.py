@@ -29,7 +29,8 @@ from dlskip.skip import Threshold, skipper_of
 from dlskip.skip.policy import BatchPolicy
 
 CONFIG = "dlskip_config.json"
-LORA, LORA_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+LORA = "adapter_model.safetensors"
+LORA_CONFIG = "adapter_config.json"
 FILES = (CONFIG, ADAPTERS, LORA, LORA_CONFIG, ALL_WEIGHTS)
 SHIPPED = Path(__file__).parents[1] / "pretrained"  # trained models that come with dlskip, by name
 _CARD = Path(__file__).with_name("card.md.j2")
@@ -137,7 +138,9 @@ class Release:
     """
 
     def __init__(self, model: PreTrainedModel, config: ReleaseConfig, tuned: Path, trained: dict[str, Tensor]) -> None:
-        self.model, self.config, self.trained = model, config, trained
+        self.model = model
+        self.config = config
+        self.trained = trained
         full = (tuned / ALL_WEIGHTS).is_file()
         self.lora = None if full else (read_json(tuned / LORA_CONFIG), read_tensors(tuned / LORA))
 

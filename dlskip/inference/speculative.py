@@ -163,7 +163,9 @@ class _Rows:
     """
 
     def __init__(self, model: nn.Module, skipper: Skipper, mask: Tensor) -> None:
-        self.model, self.skipper, self.stack = model, skipper, find_stack(model)
+        self.model = model
+        self.skipper = skipper
+        self.stack = find_stack(model)
         # Without a configuration layers of sliding-window attention keep all tokens too (their mask sees to the
         # window): dropping rejected tokens from a full window would need those that it has lost.
         self.cache = SkipCache()
@@ -190,7 +192,9 @@ class _Rows:
         Returns:
             Drafts (B, K) long, how many each row really made, and the layers they skipped, both (B,) long.
         """
-        drafts, drafted, skipped = ids[:, :0], torch.zeros_like(limit), torch.zeros_like(limit)
+        drafts = ids[:, :0]
+        drafted = torch.zeros_like(limit)
+        skipped = torch.zeros_like(limit)
         drafting = limit > 0
         while bool(drafting.any()):
             logits = output_logits(self.model, self.advance(ids)[:, -1])
@@ -288,7 +292,9 @@ def speculate(
     stops, pad = _special(model, eos_token_id, pad_token_id)
     eos = torch.tensor(stops, dtype=torch.long, device=input_ids.device)
     tokens = _Sampling(temperature, top_k, top_p, generator) if do_sample else _Greedy()
-    rows, ids, limit = _Rows(model, skipper, mask), input_ids, torch.zeros_like(input_ids[:, 0])
+    rows = _Rows(model, skipper, mask)
+    ids = input_ids
+    limit = torch.zeros_like(input_ids[:, 0])
     outputs: list[list[int]] = [[] for _ in mask]
     alive = list(range(len(mask)))
     totals = torch.zeros(4, len(mask), dtype=torch.long)  # drafted, accepted, passes, skipped

@@ -113,7 +113,8 @@ class Trace:
         if not self.passes:
             raise DlskipError("nothing ran", where="trace", mend=_MEND)
         passes = self.calls[-1]
-        covered, rows = sum(p.ran.shape[1] for p in passes), len(passes[0].ran)
+        covered = sum(p.ran.shape[1] for p in passes)
+        rows = len(passes[0].ran)
         if sequences.shape[1] > covered + 1 or (beam_indices is None and len(sequences) != rows):
             raise DlskipError(
                 f"sequences of shape {tuple(sequences.shape)}, but {rows} rows of {covered} tokens went last",
@@ -168,9 +169,11 @@ def _of_row(passes: Sequence[Traced], beams: Sequence[int]) -> Iterator[list[boo
 
 
 def _traced(last: Pass, mask: Any) -> Traced:
-    runs, shape = last.run_matrix(), (last.batch, last.tokens)
+    runs = last.run_matrix()
+    shape = (last.batch, last.tokens)
     if last.deciders is not None:  # teacher forcing: tokens of a row differ
-        ran, real = runs[last.deciders.owner.cpu()], last.deciders.valid.cpu()
+        ran = runs[last.deciders.owner.cpu()]
+        real = last.deciders.valid.cpu()
     else:
         ran = runs[:, None].expand(*shape, -1)
         padded = isinstance(mask, Tensor) and mask.dim() == 2
@@ -200,7 +203,8 @@ def trace(model: nn.Module) -> Iterator[Trace]:
     Raises:
         DlskipError: No layer skipping is attached to ``model``.
     """
-    skipper, report = skipper_of(model), Trace()
+    skipper = skipper_of(model)
+    report = Trace()
 
     def record(_: nn.Module, __: Any, kwargs: dict[str, Any], ___: Any) -> None:
         if skipper.enabled:

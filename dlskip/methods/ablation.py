@@ -26,7 +26,8 @@ def ablation(params: Params, name: str, step: str, backbone: str, seed: int) -> 
     if name not in params.ablations.variants:
         known = ", ".join(params.ablations.variants)
         raise DlskipError(f"no variant {name!r}", where="params.yaml: ablations.variants", mend=f"one of {known}")
-    variant, out = params.ablations.variants[name], artifact.directory(name, backbone, seed) / step
+    variant = params.ablations.variants[name]
+    out = artifact.directory(name, backbone, seed) / step
     start = _before(variant, out, backbone, seed)
     if step in variant.stages:
         train = getattr(import_module(f"dlskip.steps.{STEPS[step]}"), step)

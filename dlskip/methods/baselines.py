@@ -39,7 +39,8 @@ def of_file(name: str) -> Method:
 
 def make_baseline(params: Params, name: str, backbone: str, seed: int) -> None:
     """Writes a baseline's plan, and where it comes from (stage ``baselines``)."""
-    started, section = time.time(), getattr(params.baselines, name)
+    started = time.time()
+    section = getattr(params.baselines, name)
     base.make_plan(of_file(name), params, backbone, seed)
     provenance.write(
         artifact.directory(name, backbone, seed), stage="baselines", config={name: section}, seed=seed,

@@ -30,7 +30,9 @@ class Growing(Policy):
     """
 
     def __init__(self, most: int, horizon: int) -> None:
-        self.most, self.horizon, self.position = most, horizon, 0
+        self.most = most
+        self.horizon = horizon
+        self.position = 0
 
     def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
         super().begin(n, layers, tokens, device)

@@ -38,13 +38,16 @@ class Static(Method):
     name = "static"
 
     def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
-        out, where = artifact.directory(self.name, backbone, seed), params.baselines.static.block
+        out = artifact.directory(self.name, backbone, seed)
+        where = params.baselines.static.block
         planned = for_shares(params, backbone, out, lambda share, layers: block(share, layers, where))
         return [p.model_copy(update={"weights": str(out / str(p.setting.share))}) for p in planned]
 
     def train(self, params: Params, backbone: str, seed: int, share: float) -> None:
-        config, layers = params.baselines.static, layer_count(backbone, params.backbones[backbone])
-        start, out = artifact.directory("vanilla", backbone, seed), artifact.directory(self.name, backbone, seed)
+        config = params.baselines.static
+        layers = layer_count(backbone, params.backbones[backbone])
+        start = artifact.directory("vanilla", backbone, seed)
+        out = artifact.directory(self.name, backbone, seed)
         stage = TrainingStage(
             params, "train_baselines", backbone, seed, config.train, {"static": config}, out / str(share)
         )

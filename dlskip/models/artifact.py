@@ -63,7 +63,9 @@ def build_model(
 
     Everything is frozen; the caller unfreezes what it trains.
     """
-    spec, device, tune = params.backbones[name], device_of(params), params.model.tune
+    spec = params.backbones[name]
+    device = device_of(params)
+    tune = params.model.tune
     model, tokenizer = backbone.load_backbone(name, spec, quantize=tune.mode == "qlora", device=device)
     wrapped: nn.Module = (
         tuning.make_trainable(model, tune) if weights is None else tuning.load_tuned(model, weights / "backbone")

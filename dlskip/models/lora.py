@@ -27,7 +27,8 @@ class _Product(torch.autograd.Function):
         inner = flat @ low_a.T
         y = F.linear(flat, weight, bias).addmm_(inner, low_b.T)
         ctx.save_for_backward(flat, inner, weight, low_a, low_b)
-        ctx.scale, ctx.dtypes = s, (a.dtype, b.dtype)
+        ctx.scale = s
+        ctx.dtypes = (a.dtype, b.dtype)
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod

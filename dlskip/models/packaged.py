@@ -76,7 +76,8 @@ def packaged(
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without Transformers' progress bars and remarks: one line was printed, and says it."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:

@@ -114,11 +114,13 @@ class SkipCache(DynamicCache):
     @contextmanager
     def selected(self, selection: Selection | None, *, capture: bool = False) -> Iterator[None]:
         """Says which tokens the next ``update`` speaks for; ``capture`` stops the block right after it."""
-        self.selection, self._capture = selection, capture
+        self.selection = selection
+        self._capture = capture
         try:
             yield
         finally:
-            self.selection, self._capture = None, False
+            self.selection = None
+            self._capture = False
 
     def merge(self, keys: Tensor, values: Tensor, selection: Selection | None) -> tuple[Tensor, Tensor]:
         """Replaces the fresh keys and values of the tokens that ``selection`` names (None = all); returns all."""

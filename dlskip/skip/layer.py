@@ -112,7 +112,9 @@ class _Eager:
 
     def run(self, index: int, h: Tensor, adapted: Tensor | None) -> Tensor:
         """Computes the block on the tokens that run it."""
-        state, current, kwargs = self.layer.state, self.current, self.kwargs
+        state = self.layer.state
+        current = self.current
+        kwargs = self.kwargs
         some, selection = current.selection(index)
         cache = current.cache
         if cache is not None:

@@ -61,7 +61,8 @@ class Skipper(nn.Module):
         self.policy: Policy = FullDepth()
         self.deciders: Deciders | None = None
         self.last: Pass | None = None
-        count, dim = len(blocks), int(config.hidden_size)
+        count = len(blocks)
+        dim = int(config.hidden_size)
         if count < 3:
             raise DlskipError(f"{count} layers leave none to skip: the first and the last always run", where="backbone")
         falcon = config.model_type == "falcon"  # its blocks return (hidden, attention weights)
@@ -168,7 +169,8 @@ class Skipper(nn.Module):
     def using(self, policy: Policy, deciders: Deciders | None = None) -> Iterator[Policy]:
         """Runs the enclosed forwards under ``policy``."""
         before = self.policy, self.deciders
-        self.policy, self.deciders = policy, deciders
+        self.policy = policy
+        self.deciders = deciders
         try:
             yield policy
         finally:
@@ -236,7 +238,8 @@ class Skipper(nn.Module):
         return (), kwargs
 
     def _end(self, stack: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.last, self.state.current = self.state.current or self.last, None
+        self.last = self.state.current or self.last
+        self.state.current = None
         self._kernels.close()
 
     def _adopt(self, cache: Any) -> SkipCache:

@@ -182,7 +182,8 @@ class Pass:
 
     def selection(self, layer: int) -> tuple[bool, Selection | None]:
         """Which tokens run ``layer``: (whether any does, their selection; None = all)."""
-        run, count = self.runs[layer], self.count(layer)
+        run = self.runs[layer]
+        count = self.count(layer)
         if run is None or count == self.deciding:
             return True, None
         if not count:

@@ -36,7 +36,8 @@ class Policy:
 
     def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
         """Called once per pass: N deciding tokens, L layers, T tokens per row."""
-        self.n, self.layers = n, layers
+        self.n = n
+        self.layers = layers
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
         """Answers which deciding tokens run ``layer``: (N,) bool on the CPU or where the logits are, or None for all.
@@ -153,7 +154,9 @@ class Threshold(Policy):
             raise DlskipError(
                 f"unknown batch policy {batch!r}", where="batch_policy", mend="per_sample|majority|any|all"
             )
-        self.threshold, self.batch, self.price = threshold, batch, price
+        self.threshold = threshold
+        self.batch = batch
+        self.price = price
         # Compared as logits: no sigmoid, and exact at 0 and 1.
         self._limit = (
             math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.copysign(math.inf, threshold - 0.5)
@@ -217,7 +220,8 @@ class Sampled(Policy):
     def __init__(
         self, generator: torch.Generator, strategy: Strategy | None = None, *, price: Tensor | float | None = None
     ) -> None:
-        self.generator, self.price = generator, price
+        self.generator = generator
+        self.price = price
         self.strategy = strategy if strategy is not None and strategy.m > 0 else None
         self.uses_similarity = self.strategy is not None
 

@@ -51,7 +51,9 @@ class Mix(Step):
 
     def __init__(self, model: nn.Module, config: Mixer, rl: RL, held: Batch) -> None:
         super().__init__()
-        self.model, self.config, self.held = model, config, held
+        self.model = model
+        self.config = config
+        self.held = held
         baseline = "rloo" if config.rollouts > 1 else "none"
         self.rl = rl.model_copy(update={"baseline": baseline})
         self.skipper = skipper_of(model)
@@ -99,7 +101,8 @@ def mixer(params: Params, backbone: str, seed: int, *, start: Path | None = None
         start: Artifact to start from; default the model with RL-trained controllers.
         out: As of ``TrainingStage``.
     """
-    config, out = params.mixer, out or artifact.directory("ours", backbone, seed)
+    config = params.mixer
+    out = out or artifact.directory("ours", backbone, seed)
     start = start or artifact.directory("rl", backbone, seed)
     stage = TrainingStage(params, "mixer", backbone, seed, config.train, {"mixer": config, "rl": params.rl}, out)
     model, tokenizer = artifact.build_model(params, backbone, weights=start, skip=start)

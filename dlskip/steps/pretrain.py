@@ -43,7 +43,9 @@ class Pretrain(Step):
 
     def __init__(self, model: nn.Module, config: SkipPretrain) -> None:
         super().__init__()
-        self.model, self.config, self.skipper = model, config, skipper_of(model)
+        self.model = model
+        self.config = config
+        self.skipper = skipper_of(model)
         self._trained = [*tuning.backbone_parameters(model), *self.skipper.adapters()]
         for parameter in self._trained:
             parameter.requires_grad_(True)
@@ -83,7 +85,8 @@ class Pretrain(Step):
         loss, parts = objective(teacher, first, second, batch.targets, batch.weight, self.config.alpha)
         if unskipped:
             ce = cross_entropy(unskipped[0], batch.targets, batch.weight)
-            loss, parts["ce_unskipped"] = loss + self.config.ce_unskipped * ce, ce.detach()
+            loss = loss + self.config.ce_unskipped * ce
+            parts["ce_unskipped"] = ce.detach()
         return loss, {**parts, "skip_masks": (1 - runs.float().mean()) * copies / 2}
 
 
@@ -97,7 +100,8 @@ def skip_pretrain(
         start: Artifact whose adapters it starts from, if it has any; default the initialised ones.
         out: As of ``TrainingStage``.
     """
-    config, start = params.skip_pretrain, start or artifact.directory("adapter_init", backbone, seed)
+    config = params.skip_pretrain
+    start = start or artifact.directory("adapter_init", backbone, seed)
     stage = TrainingStage(params, "skip_pretrain", backbone, seed, config.train, {"skip_pretrain": config}, out)
     weights = artifact.start_weights(params, backbone, seed)
     skip = start if (start / artifact.ADAPTERS).is_file() else None

@@ -84,7 +84,10 @@ class Trajectories:
     """
 
     def __init__(self, policy: Sampled, ce: Tensor, batch: Batch, config: RL, copies: int) -> None:
-        self.policy, self.batch, self.config, self.copies = policy, batch, config, copies
+        self.policy = policy
+        self.batch = batch
+        self.config = config
+        self.copies = copies
         self.price = policy.price
         self.skipped = torch.stack(policy.skipped, dim=1)
         self.bonus = torch.stack(policy.bonus, dim=1)
@@ -154,8 +157,11 @@ class Reinforce(Step):
 
     def __init__(self, model: nn.Module, config: RL, held: Batch, quiet_until: int) -> None:
         super().__init__()
-        self.model, self.config, self.skipper = model, config, skipper_of(model)
-        self.held, self.quiet_until = held, quiet_until
+        self.model = model
+        self.config = config
+        self.skipper = skipper_of(model)
+        self.held = held
+        self.quiet_until = quiet_until
         self.register_buffer("extra_ema", torch.zeros(2))  # moving average of the reward, and its total weight
         for parameter in [*self.skipper.adapters(controlling=True), *self.skipper.heads()]:
             parameter.requires_grad_(True)
@@ -246,7 +252,8 @@ def rl(params: Params, backbone: str, seed: int, *, start: Path | None = None, o
         start: Artifact to start from; default the skip-pretrained model.
         out: As of ``TrainingStage``.
     """
-    config, start = params.rl, start or artifact.directory("skip_pretrain", backbone, seed)
+    config = params.rl
+    start = start or artifact.directory("skip_pretrain", backbone, seed)
     stage = TrainingStage(params, "rl", backbone, seed, config.train, {"rl": config}, out)
     model, tokenizer = artifact.build_model(params, backbone, weights=start, skip=start)
     skipper_of(model).init_heads(config.init_skip)

@@ -27,7 +27,8 @@ class Supervised(Step):
 
     def __init__(self, model: nn.Module, parameters: list[nn.Parameter]) -> None:
         super().__init__()
-        self.model, self._trained = model, parameters
+        self.model = model
+        self._trained = parameters
         for parameter in parameters:
             parameter.requires_grad_(True)
 

@@ -89,7 +89,8 @@ def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> t
     mend = f"delete {path} to start afresh"
     try:
         state = json.loads((path / "state.json").read_text())
-        step, log = int(state["step"]), list(state["log"])
+        step = int(state["step"])
+        log = list(state["log"])
         weights = load_file(path / "weights.safetensors")
         moments = {tuple(n.split(".")): t for n, t in load_file(path / "optimizer.safetensors").items()}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

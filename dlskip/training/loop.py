@@ -232,7 +232,9 @@ class _live:  # noqa: N801 - a context manager used like a function
     """dvclive curves, rebuilt from the log on resumption so that no step stands twice."""
 
     def __init__(self, directory: Path, log: list[dict[str, Any]], main: bool) -> None:
-        self.directory, self.log, self.main = directory, log, main
+        self.directory = directory
+        self.log = log
+        self.main = main
 
     def __enter__(self) -> Live | None:
         if not self.main:

@@ -38,11 +38,16 @@ class TrainingStage:
         self, params: Params, stage: str, backbone: str, seed: int, train: Train, config: dict[str, BaseModel],
         out: Path | None = None,
     ) -> None:  # fmt: skip
-        self.params, self.stage, self.backbone, self.seed, self.train = params, stage, backbone, seed, train
+        self.params = params
+        self.stage = stage
+        self.backbone = backbone
+        self.seed = seed
+        self.train = train
         self.config = {"model": params.model, **config}
         self.out = out or artifact.directory(stage, backbone, seed)
         self.tasks = [*params.prepare.nlu, *params.prepare.mt]
-        self.started, self.data = time.time(), data_sha256(DATA)
+        self.started = time.time()
+        self.data = data_sha256(DATA)
         torch.manual_seed(seed)  # the model is built next: fresh LoRA, adapters and heads are drawn at random
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str], split: str) -> list[Encoded]:

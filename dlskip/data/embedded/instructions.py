@@ -67,14 +67,16 @@ def _odd(rng: Random) -> tuple[str, str]:
 
 
 def _day(rng: Random) -> tuple[str, str]:
-    i, step = rng.randrange(7), rng.choice([1, -1])
+    i = rng.randrange(7)
+    step = rng.choice([1, -1])
     name = rng.choice(FIRST_NAMES)
     word = "after" if step == 1 else "before"
     return f"{name} comes the day {word} {DAYS[i]}. When is that?", up(f"on {DAYS[(i + step) % 7]}")
 
 
 def _compare(rng: Random) -> tuple[str, str]:
-    (x, y), (more, less) = two(rng, FIRST_NAMES), rng.choice(SCALES)
+    x, y = two(rng, FIRST_NAMES)
+    more, less = rng.choice(SCALES)
     return f"{x} is {more} than {y}. Who is {less}?", y
 
 
@@ -84,7 +86,8 @@ def _bigger(rng: Random) -> tuple[str, str]:
 
 
 def _where(rng: Random) -> tuple[str, str]:
-    (x, y), (here, there) = two(rng, FIRST_NAMES), two(rng, CITIES)
+    x, y = two(rng, FIRST_NAMES)
+    here, there = two(rng, CITIES)
     return f"{x} lives in {here} and {y} in {there}. Where does {x} live?", f"In {here}."
 
 
@@ -95,22 +98,26 @@ def _opposite(rng: Random) -> tuple[str, str]:
 
 
 def _plural(rng: Random) -> tuple[str, str]:
-    word, n = rng.choice([*PERSONS, *THINGS]), rng.choice(_NUMBERS)
+    word = rng.choice([*PERSONS, *THINGS])
+    n = rng.choice(_NUMBERS)
     return f"Complete: one {word}, {n} ...", plural_of(word)
 
 
 def _past(rng: Random) -> tuple[str, str]:
-    x, (past, _, third) = rng.choice(FIRST_NAMES), rng.choice(list(ACTS.values()))
+    x = rng.choice(FIRST_NAMES)
+    past, _, third = rng.choice(list(ACTS.values()))
     return f"Put into the past: {x} {third}.", f"{x} {past}."
 
 
 def _passive(rng: Random) -> tuple[str, str]:
-    (x, y), (past, participle, _, _) = two(rng, FIRST_NAMES), rng.choice(list(PERSON_VERBS.values()))
+    x, y = two(rng, FIRST_NAMES)
+    past, participle, _, _ = rng.choice(list(PERSON_VERBS.values()))
     return f"Put into the passive: {x} {past} {y}.", f"{y} was {participle} by {x}."
 
 
 def _first(rng: Random) -> tuple[str, str]:
-    words, last = rng.sample(_WORDS, 4), rng.random() < 0.5
+    words = rng.sample(_WORDS, 4)
+    last = rng.random() < 0.5
     return f"Give the {'last' if last else 'first'} word: {' '.join(words)}", words[-1 if last else 0]
 
 
