@@ -24,8 +24,8 @@ _LINEARS = {"self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate
 
 
 @dataclass(frozen=True)
-class Span:
-    """What all layers of a pass share.
+class LayerInputs:
+    """What every layer of a pass is given besides hidden states.
 
     Args:
         cos, sin: (B or 1, T, 1, d); the first half of ``sin`` is negated, so that a rotation is two products.
@@ -41,20 +41,20 @@ class Span:
     few: bool
 
     @classmethod
-    def of(cls, rope: tuple[Tensor, Tensor], mask: Tensor | None, h: Tensor) -> Span:
+    def of(cls, rope: tuple[Tensor, Tensor], mask: Tensor | None, h: Tensor) -> LayerInputs:
         """From a rotary embedding's (B or 1, T, d), for hidden states (B, T, D)."""
         cos, sin = (x.unsqueeze(2) for x in rope)
         half = sin.shape[-1] // 2
         tokens = h.shape[0] * h.shape[1] if h.device.type == "cpu" else FEW + 1
         return cls(cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1), mask, tokens == 1, tokens <= FEW)
 
-    def take(self, selection: Selection | None) -> Span:
+    def take(self, selection: Selection | None) -> LayerInputs:
         """The same for the rows selected."""
         if selection is None:
             return self
         mask = None if self.mask is None else selection.take_mask(self.mask)
         cos, sin = selection.take_positions(self.cos), selection.take_positions(self.sin)
-        return Span(cos, sin, mask, single=False, few=self.few)
+        return LayerInputs(cos, sin, mask, single=False, few=self.few)
 
 
 class FastBlock:
@@ -77,45 +77,45 @@ class FastBlock:
         self.gate, self.up, self.down = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
 
     def __call__(
-        self, h: Tensor, span: Span, cache: SkipCache | Slots | None, selection: Selection | None = None
+        self, h: Tensor, inputs: LayerInputs, cache: SkipCache | Slots | None, selection: Selection | None = None
     ) -> Tensor:  # fmt: skip
         """Maps hidden states (B', T, D) of the rows that run to the layer's output.
 
         Args:
             h: Hidden states.
-            span: Of these rows.
+            inputs: Of these rows.
             cache: Takes their keys and values; None = attend to the new tokens alone.
             selection: Which rows of the batch they are; None = all.
         """
         rows, tokens = h.shape[:2]
-        q, k, v = self._project(h, span)
+        q, k, v = self._project(h, inputs)
         if cache is not None:
             k, v = cache.put(k, v, self.index, selection)
         if tokens == 1:  # the queries that share a key stand in for tokens: no key is repeated
             q = q.view(rows, self.kv_heads, -1, self.head_dim)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=inputs.mask)
         else:
             mixed = F.scaled_dot_product_attention(
-                q.transpose(1, 2), k, v, attn_mask=span.mask, is_causal=span.mask is None, enable_gqa=True
+                q.transpose(1, 2), k, v, attn_mask=inputs.mask, is_causal=inputs.mask is None, enable_gqa=True
             ).transpose(1, 2)
         h = h + _linear(mixed.reshape(rows, tokens, -1), self.out, self.out_bias)
-        x = normed(self.norms[1], h, span.single)
+        x = normed(self.norms[1], h, inputs.single)
         return h + F.linear(F.silu(F.linear(x, self.gate)) * F.linear(x, self.up), self.down)
 
-    def fill(self, h: Tensor, span: Span, cache: SkipCache, selection: Selection | None) -> None:
+    def fill(self, h: Tensor, inputs: LayerInputs, cache: SkipCache, selection: Selection | None) -> None:
         """`project` fill: this layer's keys and values of the rows that skip it (B', T, D)."""
-        _, k, v = self._project(h, span)
+        _, k, v = self._project(h, inputs)
         cache.merge(k, v, selection)
 
-    def _project(self, h: Tensor, span: Span) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, h: Tensor, inputs: LayerInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B', T, H, d), keys and values (B', K, T, d), rotated."""
-        x = _linear(normed(self.norms[0], h, span.single), self.qkv, self.qkv_bias)
+        x = _linear(normed(self.norms[0], h, inputs.single), self.qkv, self.qkv_bias)
         x = x.view(*x.shape[:2], -1, self.head_dim)
         rotating = self.heads + self.kv_heads
         half = self.head_dim // 2
         qk = x[:, :, :rotating]
         swapped = torch.cat((qk[..., half:], qk[..., :half]), dim=-1)
-        qk = torch.addcmul(qk * span.cos, swapped, span.sin)
+        qk = torch.addcmul(qk * inputs.cos, swapped, inputs.sin)
         return qk[:, :, : self.heads], qk[:, :, self.heads :].transpose(1, 2), x[:, :, rotating:].transpose(1, 2)
 
 

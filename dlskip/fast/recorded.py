@@ -8,8 +8,6 @@ starts, and is awaited when layer l has been sent off: the device has its work w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dlskip.fast.block import FastBlock, Span
+from dlskip.fast.block import FastBlock, LayerInputs
+from dlskip.fast.recording import Logits, Recorder, Work
 from dlskip.fast.slots import Slots
 from dlskip.skip import Policy, Sampled, Skipper
 from dlskip.skip.attention import safe_attention
@@ -25,88 +24,9 @@ from dlskip.skip.passes import Pass
 from dlskip.skip.selection import Selection
 from dlskip.skip.step import step
 
-Work = Callable[[], None]
 DEVICES = ("cuda",)
 LEAST = 256  # tokens that there is room for at first
 MOST = 32  # rows: each layer may be recorded once for each number of them that runs it
-
-
-class Recorder:
-    """Turns work into one call that sends all of it to the device again.
-
-    Args:
-        device: CUDA; on any other the work is done anew at each call, which is slow and the same.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.records = device.type == "cuda"
-        if self.records:
-            self.stream = torch.cuda.Stream(device)
-            # One at a time, in whatever order: none leaves anything there that another reads.
-            self.pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, work: Work) -> Work:
-        """The recording, of which nothing has been done yet."""
-        if not self.records:
-            return work
-        graph = torch.cuda.CUDAGraph()
-        with self._aside():
-            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
-            try:
-                work()
-            finally:
-                graph.capture_end()
-        return graph.replay
-
-    def first(self, work: Work) -> None:
-        """Does work of a kind that was never done here: libraries set themselves up, which cannot be recorded."""
-        with self._aside():
-            work()
-
-    @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """Another stream, as the default one cannot record; it and the current one await each other."""
-        if not self.records:
-            yield
-            return
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            yield
-        torch.cuda.current_stream().wait_stream(self.stream)
-
-
-class Logits:
-    """What the heads read, (L, B, R) float32, and its copies on the host.
-
-    Args:
-        layers, batch, rows: L, B, R.
-        device: Where the heads are.
-    """
-
-    def __init__(self, layers: int, batch: int, rows: int, device: torch.device) -> None:
-        self.written = list(torch.zeros(layers, batch, rows, device=device))
-        self._host: list[Tensor] | None = None
-        self._events: list[torch.cuda.Event] = []
-        if device.type == "cuda":
-            self._host = list(torch.zeros(layers, batch, rows).pin_memory())
-            self._events = [torch.cuda.Event() for _ in range(layers)]
-        self._read = [x.numpy() for x in (self._host or self.written)]
-
-    def copy(self, index: int) -> None:
-        """Copies to the host: work for the device."""
-        if self._host is not None:
-            self._host[index].copy_(self.written[index], non_blocking=True)
-
-    def mark(self, index: int) -> None:
-        """Notes that ``copy`` was sent to the device just now."""
-        if self._events:
-            self._events[index].record()
-
-    def arrived(self, index: int) -> np.ndarray:
-        """(B, R) float32; waits for what was sent up to ``mark``, not for what was sent after it."""
-        if self._events:
-            self._events[index].synchronize()
-        return self._read[index]
 
 
 class Steps:
@@ -136,20 +56,20 @@ class Steps:
         self.adapted = torch.zeros_like(self.h)
         turn = torch.zeros(batch, 1, 1, head_dim, dtype=dtype, device=device)
         mask = torch.zeros(batch, 1, 1, capacity, dtype=torch.bool, device=device)
-        self.span = Span(turn, turn.clone(), mask, single=False, few=False)
+        self.inputs = LayerInputs(turn, turn.clone(), mask, single=False, few=False)
         self.rows = list(torch.zeros(layers, batch, dtype=torch.long, device=device))
         self._shown = 0  # how far the mask is set
         self._record = Recorder(device)
         self._recorded: dict[tuple[str, int, int, bool], Work] = {}
         self._done: set[tuple[str, int, bool]] = set()  # kinds of work that was done once
 
-    def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
+    def __call__(self, h: Tensor, inputs: LayerInputs, current: Pass) -> Tensor:
         """Maps (B, 1, D) to the last layer's output, (B, 1, D), which the next call overwrites."""
         cache = current.cache
         state = self.skipper.state
         assert cache is not None
-        self._begin(h, span, current)
-        token = _Token(self, current)
+        self._begin(h, inputs, current)
+        token = _RecordedRunner(self, current)
         for index in range(len(self.blocks)):
             step(token, state, current, index, self.h)
         layers: Any = cache.layers
@@ -157,24 +77,24 @@ class Steps:
             layer.length += 1
         return self.h
 
-    def _begin(self, h: Tensor, span: Span, current: Pass) -> None:
+    def _begin(self, h: Tensor, inputs: LayerInputs, current: Pass) -> None:
         """Puts the token, its place and who may look where to the addresses that were recorded."""
         cache = current.cache
-        mask = self.span.mask
+        mask = self.inputs.mask
         assert cache is not None and mask is not None
         past = cache.get_seq_length()
         self.slots.take_in(cache)
         self.slots.position.fill_(past)
         self.h.copy_(h)
-        self.span.cos.copy_(span.cos)
-        self.span.sin.copy_(span.sin)
+        self.inputs.cos.copy_(inputs.cos)
+        self.inputs.sin.copy_(inputs.sin)
         if self._shown > past + 1:
             mask[..., past + 1 :] = False
         self._shown = past + 1
-        if span.mask is None:
+        if inputs.mask is None:
             mask[..., : past + 1] = True
         else:
-            mask[..., : past + 1].copy_(span.mask)
+            mask[..., : past + 1].copy_(inputs.mask)
 
     def replay(self, what: str, index: int, rows: int, listens: bool) -> None:
         """Sends a layer's work to the device; it is recorded before, if it was not yet."""
@@ -229,15 +149,15 @@ class Steps:
         block = self.blocks[index]
         slots = self.slots
         if rows == self.batch:
-            out = block(self.h, self.span, slots)
+            out = block(self.h, self.inputs, slots)
         else:
             selection = Selection(self.rows[index][:rows])
-            part = block(selection.take(self.h), self.span.take(selection), slots, selection)
+            part = block(selection.take(self.h), self.inputs.take(selection), slots, selection)
             out = selection.put(self.h, part)
         torch.add(out, self.adapted, out=self.h)
 
 
-class _Token:
+class _RecordedRunner:
     """The layers of one pass as recorded work (a ``LayerRunner``), on the tensors that it was recorded with.
 
     What a block's recording holds besides the block is the adapter's addition, and adapter and head of the next layer:

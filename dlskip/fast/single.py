@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dlskip.fast.block import FastBlock, Span
+from dlskip.fast.block import FastBlock, LayerInputs
 from dlskip.fast.compiled import Shape, compiled
 from dlskip.skip import Skipper
 from dlskip.skip.layer import SkipLayer
@@ -48,9 +48,9 @@ class SingleToken:
             [b.out, _bias(b.out_bias, b.out), b.norms[1].weight, b.gate, b.up, b.down] for b in blocks
         ]
 
-    def __call__(self, h: Tensor, span: Span, current: Pass) -> Tensor:
+    def __call__(self, h: Tensor, inputs: LayerInputs, current: Pass) -> Tensor:
         """Maps (1, 1, D) to the last layer's output, (1, 1, D)."""
-        token = _Token(self, span, current)
+        token = _CompiledRunner(self, inputs, current)
         state = self.skipper.state
         h = h.view(-1)
         for index in range(len(self.blocks)):
@@ -58,7 +58,7 @@ class SingleToken:
         return h.view(1, 1, -1)
 
 
-class _Token:
+class _CompiledRunner:
     """The layers of one pass as compiled code (a ``LayerRunner``), which takes hidden states (D,).
 
     One call computes adapter, head and what comes before a block's attention; or, where the block is skipped, adapter,
@@ -66,17 +66,17 @@ class _Token:
 
     Args:
         code: The code and its weights.
-        span: What the layers of the pass share.
+        inputs: What the layers of the pass share.
         current: The pass.
     """
 
     late = False
 
-    def __init__(self, code: SingleToken, span: Span, current: Pass) -> None:
+    def __init__(self, code: SingleToken, inputs: LayerInputs, current: Pass) -> None:
         self.code = code
         self.current = current
-        self.mask = span.mask
-        self.cos, self.sin = span.cos.reshape(-1), span.sin.reshape(-1)
+        self.mask = inputs.mask
+        self.cos, self.sin = inputs.cos.reshape(-1), inputs.sin.reshape(-1)
         self.ran = code.skipper.counter.ran
 
     def adapt(self, index: int, h: Tensor) -> list[Tensor]:

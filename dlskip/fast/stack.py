@@ -18,14 +18,14 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from dlskip.fast.adapter import FastAdapter
-from dlskip.fast.block import DECODER_LAYERS, FastBlock, Span, normed, supported
+from dlskip.fast.block import DECODER_LAYERS, FastBlock, LayerInputs, normed, supported
 from dlskip.fast.compiled import Call, compiled_product
+from dlskip.fast.loop import run_blocks
 from dlskip.fast.recorded import DEVICES, StepsByBatch
 from dlskip.fast.single import SingleToken
 from dlskip.skip import Skipper, skipper_of
-from dlskip.skip.passes import Pass, State
+from dlskip.skip.passes import Pass
 from dlskip.skip.stack import causal_lm, find_layers, find_stack
-from dlskip.skip.step import step
 
 _IGNORED = {"return_dict", "cache_position", "num_items_in_batch"}  # no decoder layer of these families reads them
 _EVERY_LAYER = ("output_attentions", "output_hidden_states")
@@ -115,15 +115,17 @@ class FastStack:
         if position_ids is None:
             position_ids = torch.arange(past, past + h.shape[1], device=h.device)[None]
         rope = self.stack.rotary_emb(h, position_ids=position_ids)
-        span = Span.of(rope, self._mask(h, attention_mask, cache, position_ids), h)
-        with _without_onednn(span.single):
-            h = self._runner(h, span, current, past)(h, span, current)
-            h = normed(self.stack.norm, h, span.single)
+        inputs = LayerInputs.of(rope, self._mask(h, attention_mask, cache, position_ids), h)
+        with _without_onednn(inputs.single):
+            h = self._runner(h, inputs, current, past)(h, inputs, current)
+            h = normed(self.stack.norm, h, inputs.single)
         return BaseModelOutputWithPast(last_hidden_state=h, past_key_values=past_key_values)
 
-    def _runner(self, h: Tensor, span: Span, current: Pass, past: int) -> Callable[[Tensor, Span, Pass], Tensor]:
+    def _runner(
+        self, h: Tensor, inputs: LayerInputs, current: Pass, past: int
+    ) -> Callable[[Tensor, LayerInputs, Pass], Tensor]:
         """What runs the layers."""
-        if span.single and self.single is not None:
+        if inputs.single and self.single is not None:
             return self.single
         if self._recording and self.recorded is not None and past and h.shape[1] == 1:
             return self.recorded.of(len(h), past + 1, current.policy) or self._run
@@ -180,79 +182,10 @@ class FastStack:
             return None
         return mask.bool()[:, None, None, :]
 
-    def _run(self, h: Tensor, span: Span, current: Pass) -> Tensor:
+    def _run(self, h: Tensor, inputs: LayerInputs, current: Pass) -> Tensor:
         """All layers, one by one."""
         assert self._blocks is not None
-        state = self.skipper.state
-        loop = _Loop(self._blocks, self._adapters, state, current, span)
-        for index in range(len(self._blocks)):
-            h = step(loop, state, current, index, h)
-        return h
-
-
-class _Loop:
-    """The layers of one pass as ``FastBlock``s (a ``LayerRunner``).
-
-    Args:
-        blocks: The layers.
-        adapters: Their adapters and heads.
-        state: Of the model.
-        current: The pass.
-        span: What its layers share.
-    """
-
-    late = False
-
-    def __init__(
-        self, blocks: list[FastBlock], adapters: list[FastAdapter], state: State, current: Pass, span: Span
-    ) -> None:  # fmt: skip
-        self.blocks = blocks
-        self.adapters = adapters
-        self.state = state
-        self.current = current
-        self.span = span
-
-    def adapt(self, index: int, h: Tensor) -> Tensor | None:
-        """(B, T, D), or None without adapters."""
-        return self.adapters[index](h, self.span.few)
-
-    def read(self, index: int, h: Tensor, adapted: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits (N,) and the states (N, D) that they were read from."""
-        adapter = self.adapters[index]
-        adapted = adapter(h, self.span.few) if adapted is None else adapted
-        assert adapter.head is not None and adapted is not None
-        logit = adapter.head(self.current.at_deciders(adapted), self.current.price)
-        return logit, self.current.at_deciders(h)
-
-    def decide(self, layer: int, said: tuple[Tensor, Tensor] | None) -> None:
-        """As of ``LayerRunner``; a single token's logit is compared as a number."""
-        logit, state = (None, None) if said is None else said
-        number = None if logit is None or not self.span.single else logit.item()
-        if not (self.span.single and self.current.decide_alone(layer, number)):
-            self.current.decide(layer, logit, state)
-
-    def run(self, index: int, h: Tensor, adapted: Tensor | None) -> Tensor:
-        """The block on the rows that run it."""
-        block = self.blocks[index]
-        current = self.current
-        span = self.span
-        cache = self.current.cache
-        some, selection = current.selection(index)
-        if cache is not None and self.state.kv_fill == "project" and (selection is not None or not some):
-            skipped = current.skipped_tokens(index)
-            block.fill(h if skipped is None else skipped.take(h), span.take(skipped), cache, skipped)
-        if not some:
-            if cache is not None:
-                cache.fill(index)
-            return h
-        part = h if selection is None else selection.take(h)
-        self.state.counter.ran[index] += part.shape[0] * part.shape[1]
-        out = block(part, span.take(selection), cache, selection)
-        return out if selection is None else selection.put(h, out)
-
-    def add(self, h: Tensor, adapted: Tensor | None) -> Tensor:
-        """(B, T, D)."""
-        return h if adapted is None else h + adapted.to(h.dtype)
+        return run_blocks(self._blocks, self._adapters, self.skipper.state, h, inputs, current)
 
 
 def _whole(skipper: Skipper) -> bool:

@@ -15,7 +15,8 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 
 from dlskip.data.batches import left_pad
 from dlskip.errors import DlskipError
-from dlskip.inference.speculative import Speculated, accept_greedy, accept_sampled, speculate
+from dlskip.inference.acceptance import accept_greedy, accept_sampled
+from dlskip.inference.speculative import Speculated, speculate
 from dlskip.models.tiny import FAMILIES, tiny
 from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sampled, Threshold
 from dlskip.skip.stack import find_stack
