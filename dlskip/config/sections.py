@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from dlskip.data import embedded
 from dlskip.data.tasks import BUILT_IN, Task
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # part of paths and of DVC's keys
@@ -141,6 +142,10 @@ class Prepare(Section):
     seed: NonNegativeInt
     nlu: Once[str]
     mt: Once[str]
+    constructions: dict[str, Once[str]] | None = Field(
+        description="source embedded: by NLU task, the constructions that rows of every split are made of; null, or a "
+        "task that is not named: all, and some of them not in training"
+    )
     tasks: dict[Name, OwnTask] = Field({}, description="data sets of your own, by name; list them in `nlu` or `mt` too")
     prompts: Literal["paper", "short"]
     train: int = Field(ge=1, description="training rows per task, at most")
@@ -155,6 +160,17 @@ class Prepare(Section):
     def _jsonl_needs_path(self) -> Prepare:
         if self.source == "jsonl" and not self.path:
             raise ValueError("source 'jsonl' needs `path`, a directory with one folder per data set")
+        return self
+
+    @model_validator(mode="after")
+    def _constructions_exist(self) -> Prepare:
+        for task, chosen in (self.constructions or {}).items():
+            if task not in embedded.NLU:
+                raise ValueError(f"constructions names {task!r}, which is none of {', '.join(embedded.NLU)}")
+            known = embedded.NLU[task].names()
+            if not chosen or (unknown := [name for name in chosen if name not in known]):
+                wrong = repr(unknown[0]) if chosen else "nothing"
+                raise ValueError(f"constructions.{task} names {wrong}, which is none of {', '.join(known)}")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from dlskip.models import quiet  # noqa: F401 - before PEFT
+
 
 class _Product(torch.autograd.Function):
     """``y = x W^T + b + (x A^T) (s B)^T`` with W and b frozen."""

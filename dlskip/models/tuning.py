@@ -16,7 +16,10 @@ from transformers.pytorch_utils import Conv1D
 
 from dlskip.config import Tune
 from dlskip.errors import DlskipError
-from dlskip.models import lora
+from dlskip.models import (
+    lora,
+    quiet,  # noqa: F401 - before PEFT
+)
 from dlskip.skip.stack import find_layers
 
 TEACHER = "teacher"

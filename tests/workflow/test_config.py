@@ -65,7 +65,7 @@ BAD = [
     ("grid.methods", ["magic"], "grid.methods names ['magic']: list each in grid.baselines or grid.ablations too"),
     ("grid.timed", ["magic"], "grid.timed names ['magic']: list each in grid.baselines or grid.ablations too"),
     ("grid.trained", [], "grid.trained must be ['static']: the baselines with a `train` section"),
-    ("grid.ablations", ["magic"], "grid.methods names ['no_mixer', 'no_mixer_no_sampling']: list each in"),
+    ("grid.ablations", ["magic"], "grid.methods names ['no_mixer']: list each in"),
     ("grid.backbones", ["gpt5"], "grid.backbones names ['gpt5'], which `backbones` does not define"),
     ("prepare.source", "jsonl", "prepare: source 'jsonl' needs `path`"),
     ("rl.rollouts", 1, "rl: baseline 'rloo' needs rollouts >= 2"),

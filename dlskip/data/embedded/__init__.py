@@ -9,7 +9,7 @@ has learnt the others by heart still has to generalise to these.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -34,17 +34,25 @@ def split_of(sentence: str) -> str:
     return "train" if share < 0.60 else "validation" if share < 0.75 else "test"
 
 
-def rows(task: str, split: str, seed: int) -> Iterator[dict[str, Any]]:
+def rows(task: str, split: str, seed: int, constructions: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """An endless stream of distinct rows of one task and split, in the columns of the data sets they are modelled on.
 
     NLU rows alternate between the labels, so every prefix of even length is balanced.
+
+    Args:
+        task: Name of an embedded task, or ``instructions``.
+        split: ``train``, ``validation`` or ``test``.
+        seed: Of the draws.
+        constructions: Of an understanding task: those that rows of every split are made of. None: all, and some of
+            them not in training.
     """
+    grammar = NLU[task].only(constructions) if constructions is not None else NLU.get(task)
     rng = Random(f"{seed}/{task}/{split}")
     seen: set[tuple[str, ...]] = set()
     label = 0
     while True:
-        if task in NLU:
-            row: dict[str, Any] = NLU[task].row(rng, split, label)
+        if grammar is not None:
+            row: dict[str, Any] = grammar.row(rng, split, label)
             texts = tuple(row.values())
             row |= {"label": label}
         elif task in MT:

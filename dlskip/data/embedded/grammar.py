@@ -6,7 +6,7 @@ arrangement, so that neither a constant answer nor a bag of words can tell them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -37,3 +37,11 @@ class Grammar(Generic[Construction]):
         """Draws a construction for a row of a split."""
         allowed = [made for made in self.weights if split != "train" or made not in self.unseen]
         return rng.choices(allowed, [self.weights[made] for made in allowed])[0]
+
+    def names(self) -> list[str]:
+        """The names of the constructions."""
+        return [made.__name__ for made in self.weights]
+
+    def only(self, names: Collection[str]) -> Grammar[Construction]:
+        """The grammar of these constructions alone, shown in training too."""
+        return Grammar(self.generate, {m: w for m, w in self.weights.items() if m.__name__ in names}, frozenset())
