@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dlskip.models import quiet  # noqa: F401 - before PEFT
 
 
 class _Product(torch.autograd.Function):

@@ -16,10 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from dlskip.config import Tune
 from dlskip.errors import DlskipError
-from dlskip.models import (
-    lora,
-    quiet,  # noqa: F401 - before PEFT
-)
+from dlskip.models import lora
 from dlskip.skip.stack import find_layers
 
 TEACHER = "teacher"

@@ -26,7 +26,8 @@ def write(path: Path, rows: list) -> None:
 def params(**changes) -> Prepare:
     base = {
         "source": "jsonl", "nlu": ["sst2"], "mt": [], "constructions": None, "train": 20, "validation": 4, "test": 6,
-        "test_mt": 2, "instructions": 5, "max_chars": 200, "path": "raw", "seed": 0, "prompts": "short", "train_mt": None,
+        "test_mt": 2, "instructions": 5, "max_chars": 200, "path": "raw", "seed": 0, "prompts": "short",
+        "train_mt": None,
     }  # fmt: skip
     return Prepare(**(base | changes))
 

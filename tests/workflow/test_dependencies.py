@@ -100,6 +100,8 @@ def is_bare(path: Path) -> bool:
     def says_nothing(node: ast.stmt) -> bool:
         if isinstance(node, ast.ImportFrom):
             return node.module in sys.stdlib_module_names
+        if isinstance(node, ast.Import):
+            return all(name.name in sys.stdlib_module_names for name in node.names)
         if isinstance(node, ast.FunctionDef):
             return node.name in ("__getattr__", "__dir__")
         return isinstance(node, ast.Expr | ast.Assign)
