@@ -17,7 +17,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
-
 class _Product(torch.autograd.Function):
     """``y = x W^T + b + (x A^T) (s B)^T`` with W and b frozen."""
 
