@@ -17,15 +17,13 @@ from transformers import PreTrainedTokenizerBase
 
 from dlskip.data.io import Example
 from dlskip.data.tasks import TASKS
+from dlskip.evaluation.columns import LAYERS, RESULTS
 from dlskip.evaluation.metrics import mt_metrics, nlu_metrics, parse_answer
 from dlskip.inference.decode import Decoded
-from dlskip.methods.settings import KNOBS, BatchRule, Setting
+from dlskip.methods.settings import BatchRule, Setting
 from dlskip.skip import Policy
 
 Split = Literal["test", "validation"]
-
-ROWS = ["method", "backbone", "seed", *KNOBS, "batch", "split", "task", "metric", "value", "skip_ratio", "n"]
-LAYERS = ["method", "backbone", "seed", *KNOBS, "batch", "task", "phase", "layer", "skip_rate", "skip_std"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class Records:
     def write(self, out: Path) -> None:
         """Writes ``rows.csv``, ``layers.csv``, ``predictions.jsonl``, ``traces.json`` and ``signatures.json``."""
         out.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(self.rows, columns=ROWS).to_csv(out / "rows.csv", index=False)
+        pd.DataFrame(self.rows, columns=RESULTS).to_csv(out / "rows.csv", index=False)
         pd.DataFrame(self.layers, columns=LAYERS).to_csv(out / "layers.csv", index=False)
         lines = (json.dumps(p, ensure_ascii=False) + "\n" for p in self.predictions)
         (out / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")

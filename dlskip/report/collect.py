@@ -15,10 +15,9 @@ import pandas as pd
 
 from dlskip.config import Params
 from dlskip.errors import DlskipError
+from dlskip.evaluation.columns import LAYERS, RESULTS
 from dlskip.methods.settings import KNOBS, PER_SAMPLE, BatchRule, batch_rules, from_columns, headline_rule
 
-RESULTS = ["method", "backbone", "seed", *KNOBS, "batch", "split", "task", "metric", "value", "skip_ratio", "n"]
-LAYERS = ["method", "backbone", "seed", *KNOBS, "batch", "task", "phase", "layer", "skip_rate", "skip_std"]
 CURVES = ["stage", "backbone", "seed", "variant", "share", "step", "metric", "value"]
 PREDICTIONS = ["backbone", "seed", "method", "setting", "batch", "task", "id", "prediction", "gold"]
 # stage -> the directory under artifacts/ that holds its result
