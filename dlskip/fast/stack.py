@@ -20,8 +20,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from dlskip.fast.adapter import FastAdapter
 from dlskip.fast.block import DECODER_LAYERS, FastBlock, LayerInputs, normed, supported
 from dlskip.fast.compiled import Call, compiled_product
-from dlskip.fast.loop import run_blocks
 from dlskip.fast.recorded import DEVICES, StepsByBatch
+from dlskip.fast.runner import run_blocks
 from dlskip.fast.single import SingleToken
 from dlskip.skip import Skipper, skipper_of
 from dlskip.skip.passes import Pass
