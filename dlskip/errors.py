@@ -12,7 +12,7 @@ from pydantic import ValidationError
 class DlskipError(Exception):
     """A mistake the user can mend: a bad parameter, a broken row, a missing model.
 
-    Example:
+    Examples:
         >>> print(DlskipError("no such file", where="rows.jsonl", mend="give the path of a file"))
         rows.jsonl: no such file
           mend: give the path of a file
@@ -41,7 +41,7 @@ def needs(extra: str) -> Iterator[None]:
     Raises:
         DlskipError: The package is not installed.
 
-    Example:
+    Examples:
         >>> with needs("bench"):
         ...     import pandas as pd
     """
@@ -56,7 +56,7 @@ def needs(extra: str) -> Iterator[None]:
 def offences(error: ValidationError, known: Iterable[str], prefix: str = "") -> str:
     """A validation error on one line: each key's path, what is wrong with it, and what was found.
 
-    Example:
+    Examples:
         >>> from dlskip.config import Section
         >>> class Train(Section):
         ...     steps: int

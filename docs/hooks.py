@@ -12,6 +12,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]+)((?:#[^)]*)?\))")
+_PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+\.svg)\)")
 _NAME = re.compile(r"`(dlskip(?:\.\w+){2,})`")
 _OUTSIDE = "repository/"  # where files from outside docs/ stand in the site
 
@@ -39,7 +40,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Points links at the copies, and the code names of method.md at the API reference."""
+    """Points links at the copies, drawings at their files, and the code names of method.md at the API reference."""
     place = page.file.src_uri
     name = place.removeprefix(_OUTSIDE) if place.startswith(_OUTSIDE) else f"docs/{place}"
 
@@ -55,7 +56,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
             return match[0]
         return before + posixpath.relpath(to, posixpath.dirname(place) or ".") + after
 
-    markdown = _LINK.sub(pointed, markdown)
+    markdown = _PICTURE.sub(r"[\g<0>](\1)", _LINK.sub(pointed, markdown))
     return _NAME.sub(r"[`\1`][\1]", markdown) if place == "method.md" else markdown
 
 

@@ -20,7 +20,7 @@ class Measurements:
 
     The guarantees are about examples drawn as these were, each decided for itself (batch policy ``per_sample``).
 
-    Example:
+    Examples:
         >>> thresholds = np.array([1.0, 0.5])
         >>> losses = np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # of three examples at each threshold
         >>> shares = np.array([[1.0, 1.0, 1.0], [0.7, 0.6, 0.8]])  # of the layers that each example ran
@@ -114,7 +114,7 @@ def for_budget(measured: Measurements, share: float, *, delta: float = 0.05, see
 
     Its ``drop_bound`` holds for all thresholds at once (Bonferroni), so also for the one chosen.
 
-    Example:
+    Examples:
         >>> chosen = for_budget(measured, 0.7)
         >>> chosen.threshold, round(chosen.layers_run, 2)
         (0.5, 0.7)
@@ -144,7 +144,7 @@ def for_quality(measured: Measurements, max_drop: float, *, delta: float = 0.05,
     2022): from the most conservative threshold on, each is tested at level ``delta`` until one is not certified. The
     order is fixed before the data are seen, so all certified ones hold at once, however many were tested.
 
-    Example:
+    Examples:
         >>> for_quality(measured, 0.2, delta=0.1).threshold
         0.5
 

@@ -23,7 +23,7 @@ Score = Callable[[str, str], float]
 def agreement(tokens: Sequence[int], reference: Sequence[int]) -> float:
     """Share of positions at which two outputs have the same token; positions that only one has differ.
 
-    Example:
+    Examples:
         >>> agreement([5, 6, 7], [5, 6, 8, 9])
         0.5
     """
@@ -34,7 +34,7 @@ def agreement(tokens: Sequence[int], reference: Sequence[int]) -> float:
 def exact_match(output: str, reference: str) -> float:
     """1 if the output is the reference, but for case and outer space; else 0.
 
-    Example:
+    Examples:
         >>> exact_match(" Yes", "yes")
         1.0
     """
@@ -53,7 +53,7 @@ def answers(
 ) -> list[Decoded]:
     """Decodes every prompt greedily under a policy (arguments: see ``measure_settings``).
 
-    Example:
+    Examples:
         >>> one, other = answers(model, tokenizer, ["The dog", "The house"], FullDepth(), max_new_tokens=4)
         >>> layers_run(one)
         1.0
@@ -88,7 +88,7 @@ def measure_settings(
     Without references an example's loss is ``1 - agreement`` with the model's own output at full depth (consistency,
     as CALM calls it); with them it is ``max(0, score at full depth - score at the setting)``.
 
-    Example:
+    Examples:
         >>> found = measure_settings(model, tokenizer, ["The dog", "The house"], [0.3, 0.5, 1], max_new_tokens=4)
         >>> found.settings
         array([1. , 0.5, 0.3])
@@ -143,7 +143,7 @@ def measure_settings(
 def layers_run(decoded: Decoded) -> float:
     """The share of an example's layer applications that ran, prompt and output tokens together.
 
-    Example:
+    Examples:
         >>> import torch
         >>> prompt, token = torch.tensor([True, True, True]), torch.tensor([True, False, True])
         >>> round(layers_run(Decoded(prompt_tokens=3, tokens=[7, 8], runs=[prompt, token])), 3)

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 def divergence(a: float, b: float) -> float:
     """Kullback-Leibler divergence of Bernoulli(a) from Bernoulli(b), in nats.
 
-    Example:
+    Examples:
         >>> round(divergence(0.0, 0.5), 3)  # log 2
         0.693
     """
@@ -32,7 +32,7 @@ def p_value(losses: Floats, limit: float, *, binary: bool = False) -> float:
     Hoeffding-Bentkus (Bates et al. 2021, "Distribution-free, risk-controlling prediction sets", section 3.1), the
     p-value of learn-then-test (Angelopoulos et al. 2021, section 2); for binary losses the exact binomial tail.
 
-    Example:
+    Examples:
         >>> losses = np.zeros(30)  # no example loses anything
         >>> round(p_value(losses, 0.1, binary=True), 3)  # 0.9 ** 30
         0.042
@@ -56,7 +56,7 @@ def upper_bound(losses: Floats, delta: float, *, binary: bool = False) -> float:
 
     For binary losses it is the one-sided Clopper-Pearson bound.
 
-    Example:
+    Examples:
         >>> round(upper_bound(np.zeros(30), 0.05, binary=True), 3)
         0.095
     """
@@ -69,7 +69,7 @@ def upper_bound(losses: Floats, delta: float, *, binary: bool = False) -> float:
 def examples_needed(limit: float, delta: float, drop: float = 0.0) -> int:
     """How many examples of mean loss ``drop`` < ``limit`` bring the p-value to ``delta``; without a loss, the least.
 
-    Example:
+    Examples:
         >>> examples_needed(0.05, 0.05)
         59
     """

@@ -50,7 +50,7 @@ def from_pretrained(
     LoRA is folded into the weights, and the adapters run in the backbone's dtype. All parameters are frozen, and the
     model is in evaluation mode. ``dlskip.hub.release.Release`` documents its ``save_pretrained`` and ``push_to_hub``.
 
-    Example:
+    Examples:
         >>> import dlskip
         >>> from transformers import AutoTokenizer
         >>> model = dlskip.from_pretrained("smollm2-135m", threshold=0.5)
@@ -144,7 +144,7 @@ def release(
         dtype: Of the stored adapters and LoRA; None = as trained (float32). Heads stay float32.
         about: What the model was trained on, for the model card (Markdown).
 
-    Example:
+    Examples:
         >>> dlskip.release("artifacts/ours/smollm2-0", "published", dtype="bfloat16")
         >>> model = dlskip.from_pretrained("published", threshold=0.4)
     """
@@ -155,7 +155,7 @@ def release(
 def calibrated(model: nn.Module, calibration: dict[str, Any]) -> None:
     """Makes a calibrated threshold (and price) the model's own: it runs with it, and saves it with how it was found.
 
-    Example:
+    Examples:
         >>> calibrated(model, {"threshold": 0.4, "n": 100})
         >>> skipper_of(model).policy.threshold
         0.4
@@ -179,7 +179,7 @@ def calibrated(model: nn.Module, calibration: dict[str, Any]) -> None:
 def plain(model: nn.Module) -> None:
     """Takes skipping off a model from ``from_pretrained``: what is left is its backbone, with LoRA folded in.
 
-    Example:
+    Examples:
         >>> plain(model)
         >>> hasattr(model, "dlskip")
         False
@@ -195,7 +195,7 @@ def plain(model: nn.Module) -> None:
 def full_depth(model: nn.Module) -> AbstractContextManager[None]:
     """Skips nothing in the enclosed forwards; adapters stay on.
 
-    Example:
+    Examples:
         >>> with dlskip.full_depth(model):
         ...     tokens = model.generate(**inputs, max_new_tokens=20)
 

@@ -151,7 +151,7 @@ class Release:
 
         Of a backbone that was tuned in full all weights are written, in the model's dtype; otherwise none.
 
-        Example:
+        Examples:
             >>> model.save_pretrained("folder")
             >>> again = dlskip.from_pretrained("folder")
 
@@ -170,7 +170,7 @@ class Release:
     ) -> CommitInfo:  # fmt: skip
         """Uploads the folder that ``save_pretrained`` writes to the Hugging Face hub.
 
-        Example:
+        Examples:
             >>> model.push_to_hub("me/my-skipping-model", private=True)  # doctest: +SKIP
 
         Args:

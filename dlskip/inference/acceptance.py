@@ -17,7 +17,7 @@ from dlskip.errors import DlskipError
 def accept_greedy(drafts: Tensor, drafted: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
     """Keeps the drafts that the verifier would have decoded itself, up to the first that differs.
 
-    Example:
+    Examples:
         >>> drafts, best = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 9, 4]])
         >>> accept_greedy(drafts, torch.tensor([3]), best)  # 5 and 6 are kept; the verifier goes on with 9
         (tensor([2]), tensor([[9]]))
@@ -42,7 +42,7 @@ def accept_sampled(
     The token that follows is drawn from ``norm(max(p - q, 0))`` where a draft was rejected and from ``p`` where none
     was, so that all tokens are distributed as if each had been drawn from ``p``.
 
-    Example:
+    Examples:
         >>> q = torch.tensor([[[0.5, 0.5]]])  # the drafter's distribution over two tokens
         >>> p = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])  # the verifier never says token 0 here
         >>> accept_sampled(torch.tensor([[0]]), torch.tensor([1]), q, p)

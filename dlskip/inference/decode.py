@@ -42,7 +42,7 @@ def is_finished(tokens: Sequence[int], answers: Sequence[Sequence[int]] | None, 
     With ``answers``, decoding ends when the tokens are one answer and no longer one can follow, or when they are the
     beginning of none (the answer is invalid).
 
-    Example:
+    Examples:
         >>> yes, not_at_all = [5], [6, 7]
         >>> [is_finished(tokens, [yes, not_at_all], eos=1) for tokens in ([5], [6], [6, 7], [8])]
         [True, False, True, True]
@@ -70,7 +70,7 @@ def decode(
 ) -> list[Decoded]:
     """Decodes a batch greedily under the skipper's current policy. Finished rows leave the batch.
 
-    Example:
+    Examples:
         >>> from dlskip.skip import skipper_of
         >>> done = decode(model, skipper_of(model), [[5, 6, 7], [8, 9]], eos=1, pad=2, max_new_tokens=4)
         >>> [one.prompt_tokens for one in done]

@@ -17,7 +17,7 @@ from dlskip.skip.stack import find_layers
 def cut(model: Any, keep: Sequence[int]) -> Any:
     """A copy of a plain causal LM with only the layers ``keep``, in their order; weights are shared with ``model``.
 
-    Example:
+    Examples:
         >>> small = cut(backbone, [0, 1, 5])
         >>> small.config.num_hidden_layers
         3
@@ -53,7 +53,7 @@ def cut(model: Any, keep: Sequence[int]) -> Any:
 def usage(decoded: Sequence[Decoded]) -> list[float]:
     """The share of tokens, of prompts and outputs together, that ran each layer: L numbers.
 
-    Example:
+    Examples:
         >>> prompt, token = torch.tensor([True, True, True]), torch.tensor([True, False, True])
         >>> usage([Decoded(prompt_tokens=3, tokens=[7, 8], runs=[prompt, token])])
         [1.0, 0.75, 1.0]

@@ -149,7 +149,7 @@ def speculate(
 ) -> Speculated:
     """Decodes as full depth does (adapters on, nothing skipped), with drafts by the model's own dynamic skipping.
 
-    Example:
+    Examples:
         >>> done = dlskip.speculate(model, **inputs, max_new_tokens=50)
         >>> text = tokenizer.batch_decode(done.sequences, skip_special_tokens=True)
         >>> done.acceptance_rate, done.skipped_share  # of each row

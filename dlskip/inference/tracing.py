@@ -187,7 +187,7 @@ def _traced(last: Pass, mask: Any) -> Traced:
 def trace(model: nn.Module) -> Iterator[Trace]:
     """Records which layer runs for which token in the enclosed forwards, batches and beams included.
 
-    Example:
+    Examples:
         >>> with dlskip.trace(model) as report:
         ...     sequences = model.generate(**inputs, max_new_tokens=20)
         >>> print(report)

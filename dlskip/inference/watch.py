@@ -44,7 +44,7 @@ def watch(
 ) -> tuple[Answer, Answer]:
     """Answers a prompt greedily, with skipping and at full depth, and times both in turn.
 
-    Example:
+    Examples:
         >>> skipping, full = watch(model, tokenizer, "The dog sees the house.\\nGerman:", max_new_tokens=4, repeats=1)
         >>> skipping.layers_run <= full.layers_run == model.config.num_hidden_layers
         True

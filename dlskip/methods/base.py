@@ -65,7 +65,7 @@ class Method:
 def dropping(skip: list[int], layers: int, *, frees_last: bool = False) -> Forced:
     """The policy that skips the same layers for every token.
 
-    Example:
+    Examples:
         >>> dropping([2, 3], layers=6).runs
         tensor([[ True,  True, False, False,  True,  True]])
     """

@@ -15,7 +15,7 @@ class Adapter(nn.Module):
     W2 and b2 start at zero, so a fresh model equals its backbone exactly. Parameters are kept in float32 and cast to
     the dtype of the hidden states, so that small updates are not lost in bfloat16.
 
-    Example:
+    Examples:
         >>> adapter = Adapter(dim=32, bottleneck=8)
         >>> adapter(torch.randn(2, 5, 32)).abs().max()  # a fresh one adds nothing
         tensor(0., grad_fn=<MaxBackward1>)
@@ -44,7 +44,7 @@ class Head(nn.Module):
     ``sigmoid(logit)`` is the probability that the *next* layer is skipped. A head conditioned on the price of a layer
     has a second row: ``logit + x (W4 GELU(A_l(h_l)[last]) + b4)``, x being the scaled price (``Skipper.scaled``).
 
-    Example:
+    Examples:
         >>> head = Head(dim=32)
         >>> head.init_skip(0.3)
         >>> torch.sigmoid(head(torch.randn(2, 32))).tolist()  # of two deciding tokens

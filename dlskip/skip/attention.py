@@ -19,7 +19,7 @@ SAFE = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # on CUDA
 def safe_attention(device: torch.device | str) -> AbstractContextManager[Any]:
     """Leaves out the attention kernels that are not finite for padding, where ``device`` has any.
 
-    Example:
+    Examples:
         >>> with safe_attention(model.device):
         ...     loss = model(**inputs, labels=inputs["input_ids"]).loss
     """

@@ -62,7 +62,7 @@ class SkipCache(DynamicCache):
     The rule is the same for prefill, decoding and teacher-forced training, on every architecture, because attention
     uses whatever ``update`` returns.
 
-    Example:
+    Examples:
         >>> from dlskip.skip import skipper_of
         >>> cache = skipper_of(model).new_cache()
         >>> out = model(**inputs, past_key_values=cache)

@@ -24,7 +24,7 @@ from dlskip.skip.step import step
 class SkipLayer(nn.Module):
     """Adapter, controller head and the gathering around one block (eqs 5-6).
 
-    Example:
+    Examples:
         >>> from dlskip.skip import attach
         >>> layers = attach(backbone, bottleneck=8).each_layer()
         >>> [layer.index for layer in layers if layer.head is None]  # they decide about no next layer

@@ -26,7 +26,7 @@ NAME = "dlskip"  # the attribute of the causal LM that holds the Skipper
 class Skipper(nn.Module):
     """The adapters, heads and skipping state of one model.
 
-    Example:
+    Examples:
         >>> skipper = skipper_of(model)
         >>> with skipper.disabled():  # the backbone alone
         ...     out = model(**inputs)
@@ -141,7 +141,7 @@ class Skipper(nn.Module):
     def scaled(self, price: Tensor | float | None) -> Tensor | float:
         """A price on the logarithmic scale of its range: -1 at the lowest, 1 at the highest; 0 for None.
 
-        Example:
+        Examples:
             >>> skipper = attach(backbone, bottleneck=8, prices=(0.25, 4.0))
             >>> skipper.scaled(0.25), skipper.scaled(1.0), skipper.scaled(4.0)
             (-1.0, 0.0, 1.0)
@@ -259,7 +259,7 @@ def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
     A fresh attachment changes nothing: adapters start at zero and the policy is full depth, so logits are bit for bit
     the backbone's. Add LoRA before attaching.
 
-    Example:
+    Examples:
         >>> from dlskip.skip import Threshold, attach
         >>> skipper = attach(backbone, bottleneck=8)
         >>> skipper.init_heads(0.3)  # fresh controllers skip with probability 0.3
@@ -283,7 +283,7 @@ def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
 def skipper_of(model: nn.Module) -> Skipper:
     """The ``Skipper`` attached to ``model``.
 
-    Example:
+    Examples:
         >>> from dlskip.skip import Threshold, skipper_of
         >>> skipper_of(model).policy = Threshold(0.7)  # from now on
 

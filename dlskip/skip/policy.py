@@ -21,7 +21,7 @@ BatchPolicy = Literal["per_sample", "majority", "any", "all"]
 class Policy:
     """Skips nothing; the base of the others.
 
-    Example:
+    Examples:
         >>> class EverySecond(Policy):
         ...     def decide(self, layer, logit, state):
         ...         return torch.full((self.n,), layer % 2 == 0)  # True = runs
@@ -60,7 +60,7 @@ class Policy:
 class FullDepth(Policy):
     """Runs every layer.
 
-    Example:
+    Examples:
         >>> with skipper.using(FullDepth()):  # the same as skipper.full_depth()
         ...     tokens = model.generate(**inputs, max_new_tokens=4)
     """
@@ -69,7 +69,7 @@ class FullDepth(Policy):
 class Forced(Policy):
     """Follows given masks.
 
-    Example:
+    Examples:
         >>> runs = torch.ones(skipper.num_layers, dtype=torch.bool)
         >>> runs[3] = False  # no token runs layer 3
         >>> with skipper.using(Forced(runs)):
@@ -106,7 +106,7 @@ class Forced(Policy):
 class RandomSkip(Policy):
     """Skips each free layer by chance, independently per deciding token: the control at a matched measured rate.
 
-    Example:
+    Examples:
         >>> with skipper.using(RandomSkip(0.3, seed=1)):
         ...     tokens = model.generate(**inputs, max_new_tokens=4)
 
@@ -132,7 +132,7 @@ class RandomSkip(Policy):
 class Threshold(Policy):
     """Skips a layer iff ``p > threshold``, with one decision per row or one for the batch (docs/method.md §6).
 
-    Example:
+    Examples:
         >>> with skipper.using(Threshold(0.5, "majority")):
         ...     tokens = model.generate(**inputs, max_new_tokens=4)
 
@@ -180,7 +180,7 @@ class Threshold(Policy):
 class Strategy:
     """The sampling strategy: after M similar layers the next is skipped more often (docs/method.md §4).
 
-    Example:
+    Examples:
         >>> strategy = Strategy(tau=0.95, t=0.2, m=3)
         >>> policy = Sampled(torch.Generator().manual_seed(0), strategy)
 
@@ -203,7 +203,7 @@ class Sampled(Policy):
     After a pass, lists with one entry per free layer hold: ``states`` (N, D) that the controllers read (detached),
     ``skipped`` (N,) bool actions, ``bonus`` (N,) what the strategy added to the probability.
 
-    Example:
+    Examples:
         >>> with skipper.using(Sampled(torch.Generator().manual_seed(0))) as policy:
         ...     out = model(**inputs)
         >>> len(policy.skipped)  # the free layers of a model with six

@@ -13,7 +13,7 @@ from dlskip.errors import DlskipError
 def causal_lm(model: Any) -> Any:
     """The Transformers model under PEFT's wrapper, or the model itself.
 
-    Example:
+    Examples:
         >>> causal_lm(backbone) is backbone
         True
     """
@@ -23,7 +23,7 @@ def causal_lm(model: Any) -> Any:
 def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     """The decoder layers of a decoder-only model, PEFT-wrapped or not: (the module that owns them, attribute, list).
 
-    Example:
+    Examples:
         >>> owner, attribute, layers = find_layers(backbone)
         >>> attribute, len(layers)
         ('layers', 6)
@@ -45,7 +45,7 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
 def find_stack(model: nn.Module) -> nn.Module:
     """The module that embeds tokens, runs the decoder layers and returns the last hidden state, normalised.
 
-    Example:
+    Examples:
         >>> find_stack(backbone)(input_ids=torch.tensor([[5, 6, 7]])).last_hidden_state.shape
         torch.Size([1, 3, 32])
     """
@@ -55,7 +55,7 @@ def find_stack(model: nn.Module) -> nn.Module:
 def output_logits(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """The LM head on chosen positions only: hidden states (N, D) -> logits (N, V), float32.
 
-    Example:
+    Examples:
         >>> output_logits(backbone, torch.zeros(2, 32)).shape
         torch.Size([2, 384])
     """

@@ -25,7 +25,7 @@ def task_weights(config: Mixer, batch: Batch, progress: float) -> Tensor:
     ``linear``: one weight for all, from ``w_start`` to ``w_end``. ``mixer`` (Ranzato et al. 2016): 1 on the target's
     first tokens and 0 on a suffix that grows by ``delta`` tokens per stage.
 
-    Example:
+    Examples:
         >>> task_weights(mixer_section, batch, progress=0.0)  # w_start, for each predicted token
         tensor([1., 1., 1., 1., 1.])
     """

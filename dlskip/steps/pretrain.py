@@ -24,7 +24,7 @@ from dlskip.training.stage import TrainingStage
 def random_masks(n: int, layers: int, p: Tensor) -> Tensor:
     """Independent masks (n, L) bool, True = run, ``P(skip) = p`` (n, 1) on every layer but the first and the last.
 
-    Example:
+    Examples:
         >>> random_masks(1, 4, torch.ones(1, 1))
         tensor([[ True, False, False,  True]])
     """

@@ -63,7 +63,7 @@ def drawn_prices(skipper: Skipper, batch: Batch, copies: int) -> Tensor | None:
 def strategy_at(config: RL, progress: float) -> Strategy | None:
     """The sampling strategy with M annealed from its start to 0 over the run, every value equally long.
 
-    Example:
+    Examples:
         >>> [strategy_at(rl_section, progress) and strategy_at(rl_section, progress).m for progress in (0, 0.3, 0.9)]
         [3, 2, None]
     """
@@ -227,7 +227,7 @@ def held_out(model: nn.Module, batch: Batch) -> Metrics:
 def collapse_alarms(step: int, measured: dict[str, float], config: RL, layers: int) -> list[dict[str, Any]]:
     """Alarms on collapse: everything skipped, nothing skipped, or the two rates apart (docs/method.md §4).
 
-    Example:
+    Examples:
         >>> measured = {"val_skip_sampled": 0.3, "val_skip_threshold": 0.0}
         >>> [alarm["kind"] for alarm in collapse_alarms(10, measured, rl_section, layers=30)]
         ['none-skip', 'rates-apart']

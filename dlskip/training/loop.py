@@ -82,7 +82,7 @@ class TrainingRun:
 def total_steps(config: Train, examples: int) -> int:
     """Optimizer steps of a run: given, or epochs over the examples.
 
-    Example:
+    Examples:
         >>> total_steps(Train(epochs=2, batch=16, lr=1e-4, max_length=128), examples=160)
         20
     """
@@ -95,7 +95,7 @@ def total_steps(config: Train, examples: int) -> int:
 def learning_rate(config: Train, step: int, total: int) -> float:
     """Factor in [0, 1] on the peak learning rate at ``step`` (from 0): linear warm-up, then decay to 0.
 
-    Example:
+    Examples:
         >>> config = Train(steps=8, batch=16, lr=1e-4, max_length=128, warmup=0.5, decay="linear")
         >>> [learning_rate(config, step, total=8) for step in range(8)]
         [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """``KL(p || q)`` per predicted token, from log-probabilities (N, V) in float32: (N,).
 
-    Example:
+    Examples:
         >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
         >>> kl(p.log(), q.log())
         tensor([0.1438])
@@ -22,7 +22,7 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
     """Mean over examples of the mean over their target tokens (eq 4); ``weight`` (N,) sums to 1 (``Batch.weight``).
 
-    Example:
+    Examples:
         >>> logits, targets = torch.zeros(3, 4), torch.tensor([0, 1, 2])  # every one of four tokens is as likely
         >>> cross_entropy(logits, targets, torch.tensor([0.25, 0.25, 0.5]))  # log 4
         tensor(1.3863)
@@ -35,7 +35,7 @@ def skip_pretraining(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """``L_pretrain = alpha (L_distill + L_reg) + L_cls`` (eqs 7-9), averaged over examples as ``cross_entropy`` is.
 
-    Example:
+    Examples:
         >>> same = torch.zeros(1, 4)  # teacher and students agree: only L_cls is left, log 4
         >>> loss, parts = skip_pretraining(same, same, same, torch.tensor([0]), torch.ones(1), alpha=1.0)
         >>> loss, parts["kl_distill"]
@@ -62,7 +62,7 @@ def skip_pretraining(
 def reward(ce: Tensor, layers_run: Tensor, layers: int, price: Tensor | float, cost: str) -> Tensor:
     """The reward ``R(A) = -CE - lambda l_n / L`` of each trajectory (eq 11).
 
-    Example:
+    Examples:
         >>> ce, run = torch.tensor([1.0, 1.5]), torch.tensor([30.0, 15.0])
         >>> reward(ce, run, layers=30, price=0.5, cost="layers_run")  # the second skips half, and loses a little
         tensor([-1.5000, -1.7500])
@@ -83,7 +83,7 @@ def reward(ce: Tensor, layers_run: Tensor, layers: int, price: Tensor | float, c
 def action_log_prob(logits: Tensor, skipped: Tensor, bonus: Tensor) -> Tensor:
     """``log pi(a | s)`` of the distribution that was sampled from, ``min(sigmoid(logit) + bonus, 1)``.
 
-    Example:
+    Examples:
         >>> logits, skipped = torch.zeros(1, 2), torch.tensor([[True, False]])
         >>> action_log_prob(logits, skipped, torch.tensor([[0.0, 0.3]])).exp()  # skip with 0.5; run with 1 - 0.8
         tensor([[0.5000, 0.2000]])
@@ -106,7 +106,7 @@ def action_log_prob(logits: Tensor, skipped: Tensor, bonus: Tensor) -> Tensor:
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of Bernoulli(sigmoid(logits)), elementwise, in nats.
 
-    Example:
+    Examples:
         >>> entropy(torch.tensor([0.0, 20.0]))  # log 2, and nearly certain
         tensor([0.6931, 0.0000])
     """
@@ -116,7 +116,7 @@ def entropy(logits: Tensor) -> Tensor:
 def reinforce(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
     """The loss whose gradient is ``-grad J`` (eqs 12-13): weighted mean over N trajectories of ``-A sum log pi(a|s)``.
 
-    Example:
+    Examples:
         >>> log_prob = torch.tensor([[-0.1, -0.2], [-0.3, -0.4]])
         >>> reinforce(log_prob, advantage=torch.tensor([1.0, -1.0]), weight=torch.tensor([0.5, 0.5]))
         tensor(-0.2000)
@@ -132,7 +132,7 @@ def reinforce(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
 def leave_one_out(rewards: Tensor) -> Tensor:
     """RLOO advantages: each reward less the mean of the other K-1 of its row; (M, K) -> (M, K).
 
-    Example:
+    Examples:
         >>> leave_one_out(torch.tensor([[1.0, 2.0, 6.0]]))
         tensor([[-3.0000, -1.5000,  4.5000]])
     """
