@@ -1,4 +1,4 @@
-"""The budget dial: which threshold runs a given share of the layers, or loses at most a given quality."""
+"""Calibration: which threshold runs a given share of the layers, or loses at most a given quality."""
 
 from dlskip.errors import needs
 

@@ -44,7 +44,7 @@ class TracedToken(NamedTuple):
         row: Of the batch.
         position: In the row, without padding.
         token: Its id.
-        text: What it stands for.
+        text: The token as text.
         ran: (L,) whether each layer ran for it.
     """
 

@@ -54,7 +54,7 @@ class GrowingLayer(DynamicLayer):
 
 
 class SkipCache(DynamicCache):
-    """A Transformers cache in which every layer holds keys and values of every token, whoever computed them.
+    """A Transformers cache in which every layer holds keys and values of every token, computed there or copied.
 
     During one forward pass ``fresh`` holds the keys and values (B, H, T, d) of the pass's T new tokens as of the last
     layer each of them ran. A layer's attention calls ``update`` with those of the tokens that run; they replace the
@@ -113,7 +113,7 @@ class SkipCache(DynamicCache):
 
     @contextmanager
     def selected(self, selection: Selection | None, *, capture: bool = False) -> Iterator[None]:
-        """Says which tokens the next ``update`` speaks for; ``capture`` stops the block right after it."""
+        """Says which tokens the next ``update`` is for; ``capture`` stops the block right after it."""
         self.selection = selection
         self._capture = capture
         try:

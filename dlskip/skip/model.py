@@ -80,7 +80,7 @@ class Skipper(nn.Module):
 
     @property
     def num_layers(self) -> int:
-        """L."""
+        """The number of layers, L."""
         return len(self.layers)
 
     @property
@@ -100,7 +100,7 @@ class Skipper(nn.Module):
 
     @property
     def enabled(self) -> bool:
-        """Whether there are adapters and skipping; False inside of ``disabled``."""
+        """Whether adapters and skipping are on; False inside of ``disabled``."""
         return self.state.enabled
 
     def layer(self, index: int) -> SkipLayer:
@@ -115,7 +115,7 @@ class Skipper(nn.Module):
 
     @property
     def bottleneck(self) -> int:
-        """r of the adapters; 0 if there are none."""
+        """The adapters' inner size r; 0 if there are no adapters."""
         adapter = self.layer(0).adapter
         return 0 if adapter is None else adapter.down.out_features
 
@@ -134,7 +134,7 @@ class Skipper(nn.Module):
         return [p for _, head in self.controllers() for p in head.parameters()]
 
     def init_heads(self, p: float) -> None:
-        """Lets every fresh head skip with probability ``p``."""
+        """Makes every fresh head skip with probability ``p``."""
         for _, head in self.controllers():
             head.init_skip(p)
 
@@ -192,7 +192,7 @@ class Skipper(nn.Module):
             self.state.enabled = before
 
     def reset_counter(self) -> None:
-        """Zeroes the executed-layer counter."""
+        """Sets the counter of computed tokens to zero."""
         self.state.counter = Counter.zeros(self.num_layers)
 
     def new_cache(self) -> SkipCache:

@@ -93,7 +93,7 @@ class Pretrain(Step):
 def skip_pretrain(
     params: Params, backbone: str, seed: int, *, start: Path | None = None, out: Path | None = None
 ) -> None:
-    """Backbone and adapters learn to live with random skips.
+    """Trains backbone and adapters under random skips.
 
     Args:
         params, backbone, seed: What is run.
