@@ -13,7 +13,6 @@ from dlskip.report.stats import Condition, Estimate, estimate
 from dlskip.report.table import signed
 from dlskip.report.view import MIN_SKIP, VANILLA, View, batch_label
 
-_BEGIN, _END = "<!-- headline:begin", "<!-- headline:end -->"
 
 
 def metrics(views: Sequence[View]) -> dict[str, Any]:
@@ -132,9 +131,10 @@ def choice(view: View) -> str:
     )
 
 
-def fill_readme(readme: Path, table: str) -> None:
-    """Puts the headline table between README's markers."""
+def fill_readme(readme: Path, block: str, table: str) -> None:
+    """Puts a table between README's markers ``<!-- <block>:begin ... -->`` and ``<!-- <block>:end -->``."""
+    begin, end = f"<!-- {block}:begin", f"<!-- {block}:end -->"
     text = readme.read_text(encoding="utf-8")
-    head, rest = text.split(_BEGIN, 1)
+    head, rest = text.split(begin, 1)
     note, rest = rest.split("\n", 1)
-    readme.write_text(f"{head}{_BEGIN}{note}\n{table}{_END}{rest.split(_END, 1)[1]}", encoding="utf-8")
+    readme.write_text(f"{head}{begin}{note}\n{table}{end}{rest.split(end, 1)[1]}", encoding="utf-8")

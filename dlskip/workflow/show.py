@@ -8,6 +8,8 @@ from dlskip.errors import DlskipError
 from dlskip.report.headline import fill_readme
 
 REPORTS = Path("reports")
+# What README shows: the default's own table, and that of the larger run.
+BLOCKS = {"headline": REPORTS, "evidence": REPORTS / "reference" / "full"}
 
 
 def show(reports: Path = REPORTS, *, readme: bool = False) -> None:
@@ -15,7 +17,7 @@ def show(reports: Path = REPORTS, *, readme: bool = False) -> None:
 
     Args:
         reports: Where the report lies.
-        readme: Also put the table into README.md.
+        readme: Also put the table, and that of recipe full, into README.md.
 
     Raises:
         DlskipError: There is no report.
@@ -24,6 +26,10 @@ def show(reports: Path = REPORTS, *, readme: bool = False) -> None:
     if not table.is_file():
         raise DlskipError("no such file", where=str(table), mend="make repro")
     if readme:
-        fill_readme(Path("README.md"), table.with_name("summary.md").read_text(encoding="utf-8"))
+        for block, directory in BLOCKS.items():
+            summary = (directory / "tables" / "summary.md").read_text(encoding="utf-8")
+            # What was not run stands in headline.md, which each summary points to.
+            summary = summary.split(" Not run: ")[0].rstrip() + "\n"
+            fill_readme(Path("README.md"), block, summary.replace("reports/tables/", f"{directory.as_posix()}/tables/"))
     print(table.read_text(encoding="utf-8"))
     print(f"Report: {page.resolve()}")

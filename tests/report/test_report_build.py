@@ -163,5 +163,5 @@ def test_the_headline_goes_between_the_readmes_markers(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# x\n<!-- headline:begin (note) -->\nold\n<!-- headline:end -->\nrest\n")
     for table in ("| a |\n", "| b |\n"):
-        headline.fill_readme(readme, table)
+        headline.fill_readme(readme, "headline", table)
         assert readme.read_text() == f"# x\n<!-- headline:begin (note) -->\n{table}<!-- headline:end -->\nrest\n"
