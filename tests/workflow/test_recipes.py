@@ -65,23 +65,23 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_changes_by_hand_of_the_default_come_back_with_it(there):
-    edit(there / "params.yaml", "price: 0.4", "price: 0.6")
+    edit(there / "params.yaml", "price: 0.6", "price: 0.7")
     before = (there / "params.yaml").read_bytes()
-    assert apply("glue").rl.price == 0.6, "a recipe changes only what it lists"
-    assert apply("embedded").rl.price == 0.6
+    assert apply("glue").rl.price == 0.7, "a recipe changes only what it lists"
+    assert apply("embedded").rl.price == 0.7
     assert (there / "params.yaml").read_bytes() == before and not recipe.ASIDE.exists()
 
 
 def test_changes_by_hand_of_a_recipe_are_not_lost_without_a_word(there):
     apply("glue")
-    edit(there / "params.yaml", "price: 0.4", "price: 0.6")
+    edit(there / "params.yaml", "price: 0.6", "price: 0.7")
     edit(there / "params.yaml", "max_chars: 320", "max_chars: 300")
     before = (there / "params.yaml").read_bytes()
     for name in ("embedded", "smoke", "glue"):
         with pytest.raises(SystemExit, match=r"'glue' does not make: prepare\.max_chars, rl\.price\n"):
             apply(name)
     assert (there / "params.yaml").read_bytes() == before
-    assert apply("embedded", "--force").rl.price == 0.4
+    assert apply("embedded", "--force").rl.price == 0.6
 
 
 def test_without_the_default_no_recipe_is_applied(there):
