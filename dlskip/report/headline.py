@@ -14,7 +14,6 @@ from dlskip.report.table import signed
 from dlskip.report.view import MIN_SKIP, VANILLA, View, batch_label
 
 
-
 def metrics(views: Sequence[View]) -> dict[str, Any]:
     """The headline as nested floats; what was not run is left out. The first backbone is on top."""
     first, *others = [_metrics(view) for view in views]
