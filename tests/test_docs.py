@@ -81,6 +81,12 @@ def test_parameters_that_are_shown_are_valid() -> None:
         validate(params)
 
 
+def test_the_log_is_numbered_without_a_gap() -> None:
+    """Markdown counts by itself: after a gap, a page would show other numbers than those that texts refer to."""
+    numbers = re.findall(r"^(\d+)\. ", Path("reports/log.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [int(number) for number in numbers] == list(range(1, len(numbers) + 1))
+
+
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     space: dict[str, object] = {}
