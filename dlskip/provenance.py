@@ -57,7 +57,7 @@ def write(
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "seconds": round(time.time() - started, 1),
-        "peak_memory_mb": _peak_mb(device),
+        "peak_memory_mb": peak_memory_mb(device),
         "git_commit": commit,
         "git_dirty": bool(_git("status", "--porcelain", "--", "dlskip", "stages", "params.yaml")) if commit else None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,7 +93,8 @@ def _cpu() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _peak_mb(device: str) -> int:
+def peak_memory_mb(device: str) -> int:
+    """The most memory that this process has had, in MiB: of the accelerator, or on a CPU its own."""
     if device == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS

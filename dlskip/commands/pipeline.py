@@ -13,10 +13,11 @@ def add(parser: ArgumentParser) -> None:
     chosen = parser.add_subparsers(dest="what", required=True, metavar="what")
 
     run = chosen.add_parser("run", help="run what is out of date, several stages at a time", description=RUN)
-    run.add_argument("targets", nargs="*", help="stages, run with what they need; without any, all of dvc.yaml")
-    run.add_argument("-j", "--jobs", type=count, help="stages at a time; 1 is `dvc repro` (1 or 2, see above)")
-    run.add_argument("--alone", default="speed", metavar="NAME,...", help="how their names begin (%(default)s)")
-    run.add_argument("--together", action="store_true", help="no stage runs alone; measured times are worthless")
+    _add_run(run, "stages, run with what they need; without any, all of dvc.yaml")
+    run.add_argument("--no-plan", action="store_true", help="do not estimate first how long it takes")
+
+    plan = chosen.add_parser("plan", help="what a run would take: time, memory and disk by stage", description=PLAN)
+    _add_run(plan, "stages, planned with what they need; without any, all of dvc.yaml")
 
     recipe = chosen.add_parser("recipe", help="apply a recipe onto params.yaml", description=RECIPE)
     recipe.add_argument("name", help="a file in recipes/, or embedded: the default")
@@ -34,6 +35,13 @@ def add(parser: ArgumentParser) -> None:
     show.add_argument("--readme", action="store_true", help="also put the table into README.md")
 
 
+def _add_run(parser: ArgumentParser, targets: str) -> None:
+    parser.add_argument("targets", nargs="*", help=targets)
+    parser.add_argument("-j", "--jobs", type=count, help="stages at a time; 1 is `dvc repro` (1 or 2, see above)")
+    parser.add_argument("--alone", default="speed", metavar="NAME,...", help="how their names begin (%(default)s)")
+    parser.add_argument("--together", action="store_true", help="no stage runs alone; measured times are worthless")
+
+
 def run(options: Namespace) -> None:
     """Runs it."""
     globals()[f"_{options.what}"](options)
@@ -47,8 +55,23 @@ def _run(options: Namespace) -> None:
 
     if PARAMS.is_file():  # before DVC reads it, whose messages are harder to understand
         check()
-    alone = () if options.together else tuple(filter(None, options.alone.split(",")))
-    run_stages(options.targets, options.jobs or default_jobs(), alone)
+    planned = PARAMS.is_file() and not options.no_plan
+    run_stages(options.targets, options.jobs or default_jobs(), _alone(options), planned=planned)
+
+
+def _plan(options: Namespace) -> None:
+    from dlskip.workflow.check import check
+    from dlskip.workflow.graph import read_graph, up_to_date
+    from dlskip.workflow.machine import default_jobs
+    from dlskip.workflow.plan import make_plan
+
+    check()
+    graph = read_graph(options.targets)
+    print(make_plan(graph, up_to_date(graph), options.jobs or default_jobs(), _alone(options)).table())
+
+
+def _alone(options: Namespace) -> tuple[str, ...]:
+    return () if options.together else tuple(filter(None, options.alone.split(",")))
 
 
 def _recipe(options: Namespace) -> None:
@@ -100,6 +123,10 @@ where nothing but evaluations could run beside it. Another number of threads add
 may differ from those of --jobs 1 in their last bits. After a failure nothing more starts, and what runs is let finish.
 After Ctrl-C the same command, or plain `dvc repro`, goes on from the checkpoints. What a stage says is written to
 .jobs/<stage>.log."""
+PLAN = """Tries out a few steps of all that is out of date, in a scratch folder, and says what a run takes on this
+machine: by stage the minutes of its runs added up, memory at its peak, and disk; then all of it on the clock, as many
+stages at a time as --jobs says. What trained controllers will skip is not known: they are reckoned as if they skipped
+nothing. It takes a minute, once: what was measured is kept in .jobs/ for the same parameters."""
 RECIPE = """Writes the default parameters with a recipe's changes into params.yaml. The default that was there, with
 your changes, is put aside in params.default.yaml and comes back with `embedded`. What was changed by hand under another
 recipe is not overwritten without --force."""

@@ -15,43 +15,29 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 from tqdm.auto import tqdm
 
 from dlskip.errors import DlskipError
 from dlskip.workflow.graph import DVC, Graph, Schedule, read_graph, up_to_date
-from dlskip.workflow.machine import cores
+from dlskip.workflow.machine import cores, share_of
+from dlskip.workflow.plan import Plan, make_plan
+from dlskip.workflow.progress import Progress, log_of, said
 
 PAUSES = (1, 2, 5, 10, 20, 40, 60)  # seconds before another try, when another DVC process uses a stage's files
-PERCENT = re.compile(r"(\d+)%\|")  # of a progress bar
 BUSY = re.compile(r"^ERROR: .*(Unable to acquire lock|it is being blocked by)", re.MULTILINE)
 GRACE = 15.0  # seconds for commands to end after Ctrl-C
-
-
-def log_of(name: str) -> Path:
-    """What a stage says is written there."""
-    return Path(".jobs", re.sub(r"[^\w.@=-]", "_", name) + ".log")
-
-
-def said(name: str) -> str:
-    """What a stage has said."""
-    text = log_of(name).read_text(encoding="utf-8", errors="replace") if log_of(name).is_file() else ""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-def progress(name: str) -> str:
-    """A stage's name, and how far the progress bar is that it showed last."""
-    shown = PERCENT.findall(said(name)[-400:])
-    return f"{name} {shown[-1]} %" if shown else name
 
 
 class Runner:
     """Runs the stages of a graph that are not ``fresh``, at most ``jobs`` at a time, each in a thread that waits."""
 
-    def __init__(self, graph: Graph, fresh: Sequence[str], jobs: int, alone: tuple[str, ...]) -> None:
+    def __init__(
+        self, graph: Graph, fresh: Sequence[str], jobs: int, alone: tuple[str, ...], plan: Plan | None = None
+    ) -> None:
         self.graph, self.jobs, self.cores, self.schedule = graph, jobs, cores(), Schedule(graph, jobs, alone)
+        self.progress = Progress(len(graph), plan)
         for name in fresh:
             self.schedule.done(name)
         self.done, self.failed, self.began = list(fresh), list[str](), time.monotonic()
@@ -64,25 +50,27 @@ class Runner:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             ignored = signal.getsignal(number) is signal.SIG_IGN  # as under nohup; children must not inherit that
             signal.signal(number, (lambda *_: None) if ignored else self._signal)
-        fresh, free, running = len(self.done), set(range(self.jobs)), dict[str, tuple[int, Future[bool]]]()
-        bar = tqdm(total=len(self.graph), initial=fresh, desc="stages", disable=None, leave=False)
-        with bar, ThreadPoolExecutor(self.jobs) as pool:
+        fresh, free, running = len(self.done), set(range(self.jobs)), dict[str, tuple[int, float, Future[bool]]]()
+        with self.progress.bar, ThreadPoolExecutor(self.jobs) as pool:
             while running or (self.schedule and not self.failed and not self.signals):
                 while not self.failed and not self.signals and (name := self.schedule.choose(running)):
-                    running[name] = (slot := free.pop()), pool.submit(self._reproduce, name, slot)
+                    slot = free.pop()
+                    running[name] = slot, time.monotonic(), pool.submit(self._reproduce, name, slot)
                 time.sleep(0.1)
                 if self.signals:
                     self._end_commands(running)
-                for name in [name for name, (_, future) in running.items() if future.done()]:
-                    slot, future = running.pop(name)
+                for name in [name for name, (*_, future) in running.items() if future.done()]:
+                    slot, began, future = running.pop(name)
                     free.add(slot)
                     if future.result():
                         self.done.append(name)
                         self.schedule.done(name)
+                        self.progress.ended(name, time.monotonic() - began)
                     else:
                         self.failed.append(name)
-                bar.update(len(self.done) - bar.n)
-                bar.set_postfix_str(", ".join(map(progress, running)), refresh=False)
+                self.progress.show(
+                    self.done, {name: time.monotonic() - since for name, (_, since, _) in running.items()}
+                )
         if self.signals:
             raise KeyboardInterrupt
         if self.failed:
@@ -94,8 +82,7 @@ class Runner:
         own, env, began = self.cores, dict(os.environ), time.monotonic()
         if name not in self.schedule.whole:
             env["OMP_NUM_THREADS"] = str(max(1, len(own) // self.jobs))
-            if len(own) >= self.jobs:
-                own = own[slot * len(own) // self.jobs : (slot + 1) * len(own) // self.jobs]
+            own = share_of(own, slot, self.jobs)
         if sys.platform == "linux":
             os.sched_setaffinity(0, own)  # of this thread; what it starts inherits it
         self._say(f"start   {name}")
@@ -151,22 +138,39 @@ class Runner:
         return DlskipError(f"failed; {left} of {len(self.graph)} stages did not run", where=where, mend=mend)
 
 
-def run_stages(targets: list[str], jobs: int, alone: tuple[str, ...] = ("speed",)) -> None:
+def _plan(graph: Graph, fresh: Sequence[str], jobs: int, alone: tuple[str, ...]) -> Plan | None:
+    """The plan, said in one sentence; None if it cannot be made, for the stage itself will say why."""
+    print("trying out what the stages take (a minute) ...", flush=True)
+    try:
+        plan = make_plan(graph, fresh, jobs, alone)
+    except Exception as error:
+        print(f"no estimate of time and memory: {error}", flush=True)
+        return None
+    print(plan.summary(), flush=True)
+    return plan
+
+
+def run_stages(targets: list[str], jobs: int, alone: tuple[str, ...] = ("speed",), *, planned: bool = True) -> None:
     """Runs what is out of date.
 
     Args:
         targets: Stages, run with what they need; without any, all of dvc.yaml.
         jobs: Stages at a time; with 1 this process becomes ``dvc repro``.
         alone: How the names begin of stages that nothing may run beside.
+        planned: Whether to estimate first what it takes.
 
     Raises:
         DlskipError: A stage failed, or there is none of a target's name.
         SystemExit: Ctrl-C, or a signal, said to stop.
     """
-    if jobs == 1:
+    if jobs == 1 and not planned:
         os.execv(sys.executable, [*DVC, "repro", *targets])
     try:
         graph = read_graph(targets)
-        Runner(graph, up_to_date(graph), jobs, alone).run()
+        fresh = up_to_date(graph)
+        plan = _plan(graph, fresh, jobs, alone) if planned and len(fresh) < len(graph) else None
+        if jobs == 1:
+            os.execv(sys.executable, [*DVC, "repro", *targets])
+        Runner(graph, fresh, jobs, alone, plan).run()
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from the checkpoints")

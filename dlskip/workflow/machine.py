@@ -33,3 +33,8 @@ def cores() -> list[int]:
 
     usable = os.sched_getaffinity(0) if sys.platform == "linux" else range(os.cpu_count() or 1)
     return sorted(usable, key=lambda core: (first_sibling(core), core))
+
+
+def share_of(own: list[int], slot: int, jobs: int) -> list[int]:
+    """Of the cores, those of one of several jobs: not the others', if there are enough."""
+    return own[slot * len(own) // jobs : (slot + 1) * len(own) // jobs] if len(own) >= jobs else own
