@@ -68,11 +68,11 @@ def test_training_takes_as_many_steps_as_are_asked_for():
 
 
 def test_a_baseline_s_time_lies_between_those_of_the_least_and_the_most_layers():
-    found = counting(DEFAULT)
-    low, high = (found["train_baselines", f"static-{share}", "smollm2"] for share in (0.1, 0.9))
-    found["train_baselines", "static-0.9", "smollm2"] = Trial(low.seconds, low.memory, low.disk, 0.0, 7)
-    cost = Estimator(DEFAULT).cost("train_baselines@static-0.5-smollm2-0", found, overhead=1)
-    assert high == low and cost.seconds == pytest.approx(1 + 100 + 3.5)
+    params = DEFAULT.model_copy(update={"evaluate": DEFAULT.evaluate.model_copy(update={"shares": [0.9, 0.5, 0.1]})})
+    found = counting(params)
+    found["train_baselines", "static-0.9", "smollm2"] = Trial(100, step=0.0, steps=7)
+    cost = Estimator(params).cost("train_baselines@static-0.5-smollm2-0", found, overhead=1)
+    assert cost.seconds == pytest.approx(1 + 100 + 3.5) and cost.memory == 1024
 
 
 def test_evaluation_takes_as_many_passes_as_it_makes():
