@@ -1,6 +1,6 @@
-"""Shows a trained model at work, in about a minute: it answers a question and translates a sentence, with the layers
-that ran for each token (█ run, · skipped), the answer at full depth beside it, and the time that both take on this
-machine. The model that comes with dlskip is made from a small package on first use."""
+"""Shows a trained model at work, in about a minute: it judges a sentence and translates another. You see the layers
+that ran for each token (█ run, · skipped), the answer at full depth, and the time that both take on this machine. The
+backbone of the model that comes with dlskip is made from a small package on first use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from argparse import ArgumentParser, Namespace
 
 from dlskip.commands import count
 
-# Rows of the embedded suite's test split: entailment, and English to German.
+# Two tasks of the embedded suite: sentiment, and German to English.
 PROMPTS = (
-    "Henry is older than Tom.\nSo: Tom is younger than Henry.\nTrue?",
-    "The aunt will repair the white house next week.\nGerman:",
+    "The room was clean but the staff were rude.\nSentiment:",
+    "Die Tante wird das weiße Haus reparieren.\nEnglish:",
 )
 
 

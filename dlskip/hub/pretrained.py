@@ -55,10 +55,10 @@ def from_pretrained(
         >>> from transformers import AutoTokenizer
         >>> model = dlskip.from_pretrained("smollm2-135m", threshold=0.5)
         >>> tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
-        >>> inputs = tokenizer("The dog sees the house.\\nGerman:", return_tensors="pt")
+        >>> inputs = tokenizer("Der Hund sieht das Haus.\\nEnglish:", return_tensors="pt")
         >>> print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
-        The dog sees the house.
-        German:...
+        Der Hund sieht das Haus.
+        English:...
 
     Args:
         folder_or_id: Folder or hub id that ``save_pretrained`` or ``push_to_hub`` wrote, a pipeline artifact that

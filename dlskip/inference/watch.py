@@ -45,7 +45,7 @@ def watch(
     """Answers a prompt greedily, with skipping and at full depth, and times both in turn.
 
     Examples:
-        >>> skipping, full = watch(model, tokenizer, "The dog sees the house.\\nGerman:", max_new_tokens=4, repeats=1)
+        >>> skipping, full = watch(model, tokenizer, "Der Hund sieht das Haus.\\nEnglish:", max_new_tokens=4, repeats=1)
         >>> skipping.layers_run <= full.layers_run == model.config.num_hidden_layers
         True
 

@@ -22,4 +22,4 @@ def test_the_three_lines_run(tmp_path: Path, skipping: Any, capsys: pytest.Captu
     (shown,) = (block for block in blocks("python") if "from_pretrained" in block)
     assert PLACE in shown
     exec(shown.replace(PLACE, str(publish(tmp_path, skipping).artifact)), {})
-    assert capsys.readouterr().out.startswith("The aunt will repair the white house.\nGerman:")
+    assert capsys.readouterr().out.startswith("Die Tante wird das weiße Haus reparieren.\nEnglish:")
