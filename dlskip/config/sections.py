@@ -245,7 +245,6 @@ class Evaluate(Section):
 class Figures(Section):
     """How the report is drawn."""
 
-    dpi: int = Field(ge=50)
     headline_threshold: float | None = Field(
         description="one of evaluate.thresholds; null: the best setting that skips >= 25 %"
     )

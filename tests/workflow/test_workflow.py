@@ -233,7 +233,7 @@ def test_killed_stage_resumes_to_the_same_weights(scratch):
         ("skip_pretrain.p=0.3", "skip_pretrain@", []),
         ("evaluate.traces=2", "evaluate@", []),
         ("speed.tokens=3", "speed@", []),
-        ("figures.dpi=90", "figures", []),
+        ("figures.headline_threshold=0.4", "figures", []),
     ],
 )
 def test_a_change_marks_only_what_it_concerns(scratch, change, new, common):
