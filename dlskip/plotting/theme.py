@@ -28,6 +28,7 @@ _SETTINGS: dict[str, Any] = {
     "lines.markersize": 5.5, "legend.frameon": False, "figure.facecolor": PAPER, "svg.hashsalt": "dlskip",
     "svg.fonttype": "none", "path.simplify_threshold": 0.3, "figure.constrained_layout.use": True,
     "figure.constrained_layout.h_pad": 0.09, "figure.constrained_layout.w_pad": 0.09,
+    "text.parse_math": False,  # a token may hold two dollar signs
 }  # fmt: skip
 
 

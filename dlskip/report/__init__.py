@@ -17,11 +17,11 @@ def build(params: Params, root: Path) -> None:
     Figures and the page's headline are of the grid's first backbone; tables hold all of them.
 
     Args:
-        params: All parameters; ``grid`` says which cells count.
+        params: All parameters; ``grid`` says which runs count.
         root: The repository's root, with ``evaluations/``, ``speeds/``, ``artifacts/``, ``data/`` and ``models/``.
 
     Raises:
-        DlskipError: A file of a cell is missing or malformed.
+        DlskipError: A file of a run is missing or malformed.
     """
     reports = root / "reports"
     found = collect.collect(params, root)

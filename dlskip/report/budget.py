@@ -1,4 +1,4 @@
-"""What each method's training took, and every cell's time: baselines are to be no straw men."""
+"""What each method's training took, and every run's time: baselines are to be no straw men."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 
 from dlskip.config import Params
 from dlskip.methods.names import title
-from dlskip.report import notes
+from dlskip.report.collect import STAGES
 from dlskip.report.table import Table
 from dlskip.report.view import View
 
-CHAIN = ["vanilla", "adapter_init", "skip_pretrain", "rl", "ours"]  # directories of our method's training, in order
+CHAIN = list(STAGES.values())  # directories of our method's training, in order
 _NAMES = {"vanilla": "fine-tuning", "ours": "mixer"}
 _STARTS = {"vanilla": "", "ours": "rl", "pretrain_static": "skip_pretrain"}  # all others: vanilla
 
 
-def trained(params: Params, method: str, cell: str) -> list[str]:
-    """Directories of all that was trained for a method, from the shared fine-tuning on; ``cell``: backbone-seed."""
+def trained(params: Params, method: str, pair: str) -> list[str]:
+    """Directories of all that was trained for a method, from the shared fine-tuning on; ``pair``: backbone-seed."""
     variant = params.ablations.variants.get(method) if method in params.grid.ablations else None
     start = variant.start if variant else _STARTS.get(method, "vanilla")
-    found = [f"artifacts/{folder}/{cell}" for folder in CHAIN[: CHAIN.index(start) + 1 if start else 0]]
+    found = [f"artifacts/{folder}/{pair}" for folder in CHAIN[: CHAIN.index(start) + 1 if start else 0]]
     if params.baselines.trains(method):
-        found += [f"artifacts/{method}/{cell}/{share}" for share in params.evaluate.shares]
+        found += [f"artifacts/{method}/{pair}/{share}" for share in params.evaluate.shares]
     elif variant:
-        found += [f"artifacts/{method}/{cell}/{stage}" for stage in variant.stages]
+        found += [f"artifacts/{method}/{pair}/{stage}" for stage in variant.stages]
     elif method in ("vanilla", "ours"):
-        found.append(f"artifacts/{method}/{cell}")
+        found.append(f"artifacts/{method}/{pair}")
     return found
 
 
@@ -38,13 +38,11 @@ def budget(views: Sequence[View]) -> Table:
     for view in views:
         params, backbone = view.found.params, view.backbone
         shared = [[f"artifacts/vanilla/{backbone}-{seed}"] for seed in params.grid.seeds]
-        rows.append([backbone, "shared by all", *_cells(view, shared, 1)])
-        for method in view.methods:
-            if method in ("vanilla", "random"):
-                continue
+        rows.append([backbone, "shared by all", *_totals(view, shared, 1)])
+        for method in (m for m in view.methods if m not in ("vanilla", "random")):
             own = [trained(params, method, f"{backbone}-{seed}")[1:] for seed in params.grid.seeds]
             models = len(own[0]) if params.baselines.trains(method) else 1
-            rows.append([backbone, title(method), *_cells(view, own, models)])
+            rows.append([backbone, title(method), *_totals(view, own, models)])
     return Table(
         "budget", "What each method's training cost",
         "Mean over seeds. The fine-tuning that vanilla is, is every method's start and counted in no other row. Stages "
@@ -58,7 +56,7 @@ def budget(views: Sequence[View]) -> Table:
     )  # fmt: skip
 
 
-def _cells(view: View, own: list[list[str]], models: int) -> list[Any]:
+def _totals(view: View, own: list[list[str]], models: int) -> list[Any]:
     """What the directories of each seed add up to."""
     if not own[0]:
         return ["nothing", 0, *[0, 0, 0.0, 0.0] * 2, None]
@@ -67,16 +65,15 @@ def _cells(view: View, own: list[list[str]], models: int) -> list[Any]:
         records = [view.found.provenance.get(directory, {}) for directory in directories]
         if all("training" in record for record in records):
             runs = [record["training"] for record in records]
-            sums = [float(sum(run[key] for run in runs)) for key in ("steps", "rows", "tokens")]
-            totals.append([*sums[:2], sums[2] / 1000, sum(record["seconds"] for record in records) / 60])
+            steps, rows, tokens = (float(sum(run[key] for run in runs)) for key in ("steps", "rows", "tokens"))
+            totals.append([steps, rows, tokens / 1000, sum(record["seconds"] for record in records) / 60])
             rates |= dict.fromkeys(float(run["lr"]) for run in runs)
     mean = np.mean(totals, axis=0) if totals else np.full(4, np.nan)
     parts = dict.fromkeys(_part(view.found.params, directory) for directory in own[0])
     rate = ", ".join(f"{rate:g}" for rate in rates) or np.nan
-    cells = [float(x) for x in (*mean, *mean / models)]
-    for counted in (0, 1, 4, 5):  # steps and rows
-        cells[counted] = round(x) if (x := cells[counted]).is_integer() else x
-    return [", ".join(parts), models, *cells, rate]
+    sums = [float(x) for x in (*mean, *mean / models)]
+    counts = [round(x) if i % 4 < 2 and x.is_integer() else x for i, x in enumerate(sums)]  # steps and rows
+    return [", ".join(parts), models, *counts, rate]
 
 
 def _part(params: Params, directory: str) -> str:
@@ -88,19 +85,17 @@ def _part(params: Params, directory: str) -> str:
 
 
 def cost(views: Sequence[View]) -> Table:
-    """What each cell of the pipeline took, from its provenance."""
-    rows: list[list[Any]] = []
-    for cell, record in views[0].found.provenance.items():
-        rows.append([cell, record["stage"], record["seconds"] / 60, record["peak_memory_mb"] / 1024, record["device"]])
+    """What each run of the pipeline took, from its provenance."""
+    rows: list[list[Any]] = [
+        [path, record["stage"], record["seconds"] / 60, record["peak_memory_mb"] / 1024, record["device"]]
+        for path, record in views[0].found.provenance.items()
+    ]
     if rows:
-        most = max(row[3] for row in rows)
-        rows.append(["all", "", sum(row[2] for row in rows), most, ""])
+        rows.append(["all", "", sum(row[2] for row in rows), max(row[3] for row in rows), ""])
     return Table(
         "cost", "What it cost",
-        "Wall clock of each cell that trains, evaluates or times, and the peak memory of its process. The stages "
-        "that prepare the backbone and the rows, and draw this report, add about a minute. Cells may have run at the "
-        "same time."
-        + notes.missing(views),
-        ["cell", "stage", "minutes", "peak memory, GiB", "device"],
+        "Wall clock of each run that trains, evaluates or times, and the peak memory of its process. The stages that "
+        "prepare the backbone and the rows, and draw this report, add about a minute. Runs may have overlapped.",
+        ["run", "stage", "minutes", "peak memory, GiB", "device"],
         rows,
     )  # fmt: skip

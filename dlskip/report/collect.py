@@ -1,12 +1,14 @@
-"""Reads every cell of the current grid from disk into a few tidy tables; nothing else of the report reads files.
+"""Reads every run of the current grid from disk into a few tidy tables; nothing else of the report reads files.
 
-Only cells that ``params.grid`` names are read: shrinking a grid leaves old directories behind. A cell of the grid
+Only runs that ``params.grid`` names are read: shrinking a grid leaves old directories behind. A run of the grid
 that is not on disk is listed in ``missing`` and shown as "not run", never dropped silently.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,8 @@ from dlskip.methods.settings import KNOBS, PER_SAMPLE, BatchRule, batch_rules, f
 
 CURVES = ["stage", "backbone", "seed", "variant", "share", "step", "metric", "value"]
 PREDICTIONS = ["backbone", "seed", "method", "setting", "batch", "task", "id", "prediction", "gold"]
-# stage -> the directory under artifacts/ that holds its result
-STAGES = {
-    "finetune": "vanilla", "adapter_init": "adapter_init", "skip_pretrain": "skip_pretrain", "rl": "rl",
-    "mixer": "ours",
-}  # fmt: skip
+# stage -> the directory under artifacts/ that holds its result; each starts from the one before it
+STAGES = {"finetune": "vanilla", **{s: s for s in ("adapter_init", "skip_pretrain", "rl")}, "mixer": "ours"}
 
 
 @dataclass
@@ -34,14 +33,14 @@ class Collected:
     ``results``, ``layers``, ``curves`` and ``predictions`` have the columns above, where ``setting`` is a ``Setting``
     and ``share`` of a curve is that of the model that was trained for it; ``traces`` and ``backbones`` (what
     is known of the model: layers, hidden size, parameters) are per backbone; ``provenance`` and ``alarms`` name their
-    cell by its directory.
+    run by its directory.
     """
 
     params: Params
-    results: pd.DataFrame
-    layers: pd.DataFrame
-    curves: pd.DataFrame
-    predictions: pd.DataFrame
+    results: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=RESULTS))
+    layers: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LAYERS))
+    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CURVES))
+    predictions: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PREDICTIONS))
     traces: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     backbones: dict[str, dict[str, Any]] = field(default_factory=dict)
     signatures: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -56,52 +55,46 @@ def collect(params: Params, root: Path) -> Collected:
     """Reads ``evaluations/``, ``speeds/``, ``artifacts/``, ``data/`` and what ``models/`` says, under ``root``.
 
     Raises:
-        DlskipError: A file of a cell that is there is missing or has other columns.
+        DlskipError: A file of a run that is there is missing or has other columns.
     """
-    empty = pd.DataFrame
-    found = Collected(params, empty(columns=RESULTS), empty(columns=LAYERS), empty(columns=CURVES), empty())
-    tables: dict[str, list[pd.DataFrame]] = {"results": [], "layers": [], "curves": []}
-    predictions: list[tuple[Any, ...]] = []
-    kept = {"1", PER_SAMPLE, headline_rule(batch_rules(params))}  # rules that decide row by row, or the headline's
-    for backbone in params.grid.backbones:
+    found = Collected(params)
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("results", "layers", "curves", "predictions")}
+    rules = {"1", PER_SAMPLE, headline_rule(batch_rules(params))}  # rules that decide row by row, or the headline's
+    for backbone, seed in itertools.product(params.grid.backbones, params.grid.seeds):
+        pair = f"{backbone}-{seed}"
         found.backbones[backbone] = _backbone(root / "models" / backbone)
-        for seed in params.grid.seeds:
-            cell = f"{backbone}-{seed}"
-            for where in (Path(e) for method in params.grid.methods for e in evaluated(params, method, cell)):
-                if not (root / where / "rows.csv").is_file():
-                    found.missing.append(str(where))
-                    continue
-                tables["results"].append(_csv(root / where / "rows.csv", RESULTS))
-                tables["layers"].append(_csv(root / where / "layers.csv", LAYERS))
-                predictions += _predictions(root / where / "predictions.jsonl", backbone, seed, kept)
-                found.traces.setdefault(backbone, []).extend(_json(root / where / "traces.json", []))
-                found.signatures |= _json(root / where / "signatures.json", {})
-                _provenance(found, root, where)
-            for method in (m for m in params.grid.timed if m in params.grid.methods):
-                where = Path("speeds", method, cell)
-                if not (root / where / "rows.csv").is_file():
-                    found.missing.append(str(where))
-                    continue
-                tables["results"].append(_csv(root / where / "rows.csv", RESULTS))
-                _provenance(found, root, where)
-            for stage, where, variant, share in _training_cells(params, cell):
-                if not (root / where / "curves.csv").is_file():
-                    found.missing.append(str(where))
-                    continue
-                curve = _csv(root / where / "curves.csv", ["step", "metric", "value"])
-                curve = curve.assign(stage=stage, backbone=backbone, seed=seed, variant=variant, share=share)
-                tables["curves"].append(curve[CURVES])
-                found.alarms += [{"cell": str(where)} | alarm for alarm in _json(root / where / "alarms.json", [])]
-                _provenance(found, root, where)
-            for method in params.grid.methods:
-                _provenance(found, root, Path("artifacts", method, cell))
-    for name, parts in tables.items():
-        if parts:
-            setattr(found, name, pd.concat(parts, ignore_index=True))
-    found.predictions = pd.DataFrame(predictions, columns=PREDICTIONS)
+        for path in _there(found, root, "rows.csv", _of_methods(params, pair)):
+            parts["results"].append(_csv(path / "rows.csv", RESULTS))
+            if path.relative_to(root).parts[0] == "evaluations":
+                parts["layers"].append(_csv(path / "layers.csv", LAYERS))
+                parts["predictions"].append(_predictions(path / "predictions.jsonl", backbone, seed, rules))
+                found.traces.setdefault(backbone, []).extend(_json(path / "traces.json", []))
+                found.signatures |= _json(path / "signatures.json", {})
+        about = {where: names for where, *names in _trainings(params, pair)}
+        for path in _there(found, root, "curves.csv", about):
+            where = path.relative_to(root).as_posix()
+            curve = _csv(path / "curves.csv", ["step", "metric", "value"])
+            known = dict(zip(("stage", "variant", "share"), about[where], strict=True))
+            parts["curves"].append(curve.assign(backbone=backbone, seed=seed, **known)[CURVES])
+            found.alarms += [{"run": where} | alarm for alarm in _json(path / "alarms.json", [])]
+        for method in params.grid.methods:
+            _provenance(found, root, f"artifacts/{method}/{pair}")
+    for name, frames in parts.items():
+        if frames:
+            setattr(found, name, pd.concat(frames, ignore_index=True))
     data = root / "data"
     found.manifest, found.overlap = _json(data / "manifest.json", {}), _json(data / "overlap.json", {})
     return found
+
+
+def _there(found: Collected, root: Path, file: str, directories: Iterable[str]) -> Iterator[Path]:
+    """Those of the directories that hold a file, with their provenance noted; the others are noted as missing."""
+    for where in directories:
+        if (root / where / file).is_file():
+            yield root / where
+            _provenance(found, root, where)
+        else:
+            found.missing.append(where)
 
 
 def write(found: Collected, reports: Path) -> None:
@@ -111,28 +104,31 @@ def write(found: Collected, reports: Path) -> None:
         getattr(found, name).to_csv(reports / f"{name}.csv", index=False)
 
 
-def evaluated(params: Params, method: str, cell: str) -> list[str]:
-    """Where the evaluations of a method's backbone and seed lie: one for each kind of task that there is."""
+def evaluated(params: Params, method: str, pair: str) -> list[str]:
+    """Where the evaluations of a method lie: one for each kind of task that there is; ``pair``: backbone-seed."""
     kinds = {"nlu": params.prepare.nlu, "mt": params.prepare.mt}
-    return [f"evaluations/{method}/{cell}/{kind}" for kind, tasks in kinds.items() if tasks]
+    return [f"evaluations/{method}/{pair}/{kind}" for kind, tasks in kinds.items() if tasks]
 
 
-def _training_cells(params: Params, cell: str) -> list[tuple[str, Path, str, float | None]]:
-    """(stage, directory, variant, share) of everything that is trained for a backbone and seed."""
+def _of_methods(params: Params, pair: str) -> list[str]:
+    """Where evaluations and measurements of speed lie."""
+    methods = params.grid.methods
+    timed = [f"speeds/{method}/{pair}" for method in params.grid.timed if method in methods]
+    return [*(where for method in methods for where in evaluated(params, method, pair)), *timed]
+
+
+def _trainings(params: Params, pair: str) -> Iterator[tuple[str, str, str, float | None]]:
+    """(directory, stage, variant, share) of everything that is trained for a backbone and seed."""
     grid = params.grid
     learned = any(method not in ("vanilla", *grid.baselines) for method in grid.methods)
     wanted = {"finetune": True, "adapter_init": learned, "skip_pretrain": learned}
-    found: list[tuple[str, Path, str, float | None]] = [
-        (stage, Path("artifacts", folder, cell), "", None)
-        for stage, folder in STAGES.items()
-        if wanted.get(stage, "ours" in grid.methods)
-    ]
+    for stage, folder in STAGES.items():
+        if wanted.get(stage, "ours" in grid.methods):
+            yield f"artifacts/{folder}/{pair}", stage, "", None
     for name in (m for m in grid.baselines if m in grid.methods and params.baselines.trains(m)):
-        found += [(name, Path("artifacts", name, cell, str(s)), "", s) for s in params.evaluate.shares]
+        yield from ((f"artifacts/{name}/{pair}/{share}", name, "", share) for share in params.evaluate.shares)
     for name in grid.ablations:
-        stages = params.ablations.variants[name].stages
-        found += [(stage, Path("artifacts", name, cell, stage), name, None) for stage in stages]
-    return found
+        yield from ((f"artifacts/{name}/{pair}/{s}", s, name, None) for s in params.ablations.variants[name].stages)
 
 
 def _backbone(directory: Path) -> dict[str, Any]:
@@ -147,9 +143,9 @@ def _backbone(directory: Path) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _provenance(found: Collected, root: Path, where: Path) -> None:
+def _provenance(found: Collected, root: Path, where: str) -> None:
     if record := _json(root / where / "provenance.json", {}):
-        found.provenance[str(where)] = record
+        found.provenance[where] = record
 
 
 def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -168,15 +164,13 @@ def _json(path: Path, default: Any) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
 
 
-def _predictions(path: Path, backbone: str, seed: int, batches: set[BatchRule]) -> list[tuple[Any, ...]]:
+def _predictions(path: Path, backbone: str, seed: int, rules: set[BatchRule]) -> pd.DataFrame:
     """The answers under those batch rules: what the intervals are computed over."""
     if not path.is_file():
         raise DlskipError("no such file", where=str(path), mend="dvc repro evaluate")
     kept = []
     with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if row["batch"] in batches:
-                setting = from_columns(*(row[knob] for knob in KNOBS))
-                kept.append((backbone, seed, row["method"], setting, *(row[k] for k in PREDICTIONS[4:])))
-    return kept
+        for row in (row for row in map(json.loads, lines) if row["batch"] in rules):
+            setting = from_columns(*(row[knob] for knob in KNOBS))
+            kept.append((backbone, seed, row["method"], setting, *(row[k] for k in PREDICTIONS[4:])))
+    return pd.DataFrame(kept, columns=PREDICTIONS)

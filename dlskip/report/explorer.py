@@ -14,18 +14,17 @@ import vl_convert
 from markupsafe import Markup
 
 from dlskip.methods.names import title as method_title
-from dlskip.methods.settings import FULL, PER_SAMPLE, rule_of
+from dlskip.methods.settings import PER_SAMPLE, rule_of
 from dlskip.report import style
-from dlskip.report.budget import trained
 from dlskip.report.collect import evaluated
-from dlskip.report.figures_common import Kind, kinds
 from dlskip.report.figures_speed import comparable
-from dlskip.report.stats import Condition
-from dlskip.report.view import View, batch_label, short
+from dlskip.report.view import TaskGroup, View, batch_label
 
 _SHAPES = {
     "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "<": "triangle-left",
     ">": "triangle-right", "P": "cross", "X": "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z",
+    "p": "M0,-1L.95,-.31L.59,.81L-.59,.81L-.95,-.31Z", "h": "M0,-1L.87,-.5L.87,.5L0,1L-.87,.5L-.87,-.5Z",
+    "d": "M0,-1L.55,0L0,1L-.55,0Z", "H": "M-.5,-.87L.5,-.87L1,0L.5,.87L-.5,.87L-1,0Z",
     "*": "M0,-1L.25,-.3L1,-.3L.4,.15L.6,.9L0,.45L-.6,.9L-.4,.15L-1,-.3L-.25,-.3Z",
 }  # fmt: skip
 
@@ -44,70 +43,42 @@ def embed(value: Any) -> Markup:
     return Markup(text)
 
 
-def conditions(view: View) -> list[Condition]:
-    """Every condition under which quality was measured; methods that have one, at full depth too."""
-    found: list[Condition] = []
-    for method in view.methods:
-        for batch in view.batches if method == "ours" else [view.batch_of(method)]:
-            if method in ("ours", *view.ablations):
-                found.append(Condition(method, FULL, batch))
-            found += view.conditions(method, batch)
-    return found
-
-
 def points(views: Sequence[View]) -> pd.DataFrame:
     """A row per backbone, task (or average) and condition: the numbers, and where they come from.
 
     A speed-up is left out where the timed run skipped a share that differs much from the one on the task.
     """
-    return pd.DataFrame([row for view in views for name, kind in _groups(view) for row in _points(view, name, kind)])
+    return pd.DataFrame([row for view in views for group in view.groups_and_tasks for row in _points(view, group)])
 
 
-def _groups(view: View) -> Iterator[tuple[str, Kind]]:
-    for kind in kinds(view):
-        if len(kind.tasks) > 1:
-            yield f"Mean of {len(kind.tasks)} {kind.name} tasks", kind
-        yield from ((short(task), kind._replace(tasks=[task])) for task in kind.tasks)
-
-
-def _points(view: View, name: str, kind: Kind) -> Iterator[dict[str, Any]]:
-    phase = "prefill" if kind.name == "understanding" else "decode"
-    for at in conditions(view):
-        quality = view.over(at, view.quality(kind.tasks[0]), kind.tasks)
+def _points(view: View, group: TaskGroup) -> Iterator[dict[str, Any]]:
+    alone = rule_of(view.found.params.evaluate.per_sample_batch)  # of baselines, where ours decides for each row
+    for at in view.every():
+        quality, ours = view.quality(at, group.tasks), at.method == "ours"
         if not len(quality):
             continue
-        share, interval = view.one(at, "skip_ratio", kind.tasks), view.bootstrap.mean(at, kind.tasks)
+        share, interval = view.share(at, group.tasks), view.bootstrap.mean(at, group.tasks)
         row = {
-            "backbone": view.backbone, "task": name, "method": method_title(at.method), "setting": at.setting.label(),
-            "rule": at.batch if at.method == "ours" else "any", "share": round(share, 2),
+            "backbone": view.backbone, "task": group.heading, "method": method_title(at.method),
+            "setting": at.setting.label(), "rule": at.batch if ours else "any", "share": round(share, 2),
             "quality": round(float(quality.mean()), 2), "low": round(interval.low, 2), "high": round(interval.high, 2),
-            "metric": f"{kind.metric.split(',')[0]}, {phase}", "seeds": len(quality),
-            "link": next((f"#{slug(path)}" for path in sources(view, at)), ""),
+            "metric": f"{group.score}, {group.phase}", "seeds": len(quality),
+            "link": _link(view, at.method, group),
         }  # fmt: skip
         for batch in view.batches:
-            timed = at if at.method == "ours" else at._replace(batch=_timed_at(view, batch))
-            factor, meanwhile = (float(view.speed(timed, f"{m}_{phase}").mean()) for m in ("speedup", "skip"))
-            known = math.isfinite(factor) and comparable(meanwhile, share)
-            known = known and (at.method != "ours" or at.batch == batch)
+            timed = at if ours else at._replace(batch=alone if batch == PER_SAMPLE else batch)
+            factor, meanwhile = (view.speed(timed, f"{metric}_{group.phase}") for metric in ("speedup", "skip"))
+            known = math.isfinite(factor) and comparable(meanwhile, share) and (not ours or at.batch == batch)
             row[f"speedup_{batch}"] = round(factor, 3) if known else None
         yield row
 
 
-def _timed_at(view: View, batch: Any) -> Any:
-    """The batch that a baseline was timed with, where ours decides for each row of one."""
-    return rule_of(view.found.params.evaluate.per_sample_batch) if batch == PER_SAMPLE else batch
-
-
-def sources(view: View, at: Condition) -> list[str]:
-    """The runs that a condition's numbers come from, the evaluation first, of all seeds; only those on record."""
-    method, names = "ours" if at.method == "random" else at.method, list[str]()
-    for seed in view.found.params.grid.seeds:
-        run = f"{view.backbone}-{seed}"
-        chain = [*trained(view.found.params, method, run), f"artifacts/{method}/{run}"]  # the last: its plan, if any
-        other = f"artifacts/static/{run}/"  # one model per share: not those of the other shares
-        chain = [c for c in chain if not c.startswith(other) or c == f"{other}{at.setting.share}"]
-        names += [*evaluated(view.found.params, method, run), f"speeds/{method}/{run}", *reversed(chain)]
-    return [name for name in dict.fromkeys(names) if name in view.found.provenance]
+def _link(view: View, method: str, group: TaskGroup) -> str:
+    """To the record of the evaluation that a method's numbers come from, of the first seed that has one."""
+    pairs = [f"{view.backbone}-{seed}" for seed in view.found.params.grid.seeds]
+    paths = [x for pair in pairs for x in evaluated(view.found.params, "ours" if method == "random" else method, pair)]
+    kind = "nlu" if group.phase == "prefill" else "mt"
+    return next((f"#{slug(x)}" for x in paths if x.endswith(kind) and x in view.found.provenance), "")
 
 
 def slug(path: str) -> str:
@@ -123,11 +94,11 @@ def chart(views: Sequence[View]) -> dict[str, Any]:
     methods = [m for m in first.methods if method_title(m) in set(frame["method"])]
     titles, looks = [method_title(m) for m in methods], [style.look(m) for m in methods]
     pick = alt.selection_point(name="methods", fields=["method"], bind="legend")
-    tasks, rules = list(dict.fromkeys(frame["task"])), list(first.batches)
     params = [
-        _choice("backbone", "Backbone", list(dict.fromkeys(frame["backbone"]))), _choice("task", "Task", tasks),
-        _choice("rule", "Batch", rules, [batch_label(b) for b in rules], first.headline.ours.batch),
-    ]  # fmt: skip
+        _choice("backbone", "Backbone", {name: name for name in frame["backbone"]}),
+        _choice("task", "Task", {name: name for name in frame["task"]}),
+        _choice("rule", "Batch", {rule: batch_label(rule) for rule in first.batches}, first.headline.ours.batch),
+    ]
     # rows as objects: Vega's reader of CSV compiles a function, which the page's policy forbids
     rows = [{k: v for k, v in row.items() if pd.notna(v)} for row in frame.to_dict("records")]
     data = {"values": rows}
@@ -141,7 +112,7 @@ def chart(views: Sequence[View]) -> dict[str, Any]:
         "method:N", title=None, scale=alt.Scale(domain=titles, range=[look["color"] for look in looks]),
         legend=alt.Legend(orient="bottom", symbolStrokeWidth=2, labelLimit=300),
     )  # fmt: skip
-    shapes = [_SHAPES.get(str(look["marker"]), "circle") for look in looks]
+    shapes = [_SHAPES[str(look["marker"])] for look in looks]
     tooltip = [
         alt.Tooltip(name, title=said, format=form)
         for name, said, form in (
@@ -187,6 +158,6 @@ def _with(spec: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     return spec | {"data": data, "config": config}
 
 
-def _choice(name: str, label: str, values: Sequence[str], labels: Sequence[str] | None = None, value: str = "") -> Any:
-    shown = alt.binding_select(options=list(values), labels=list(labels or values), name=f"{label} ")
-    return alt.param(name=name, bind=shown, value=value or values[0])
+def _choice(name: str, label: str, labels: dict[Any, str], value: str = "") -> Any:
+    shown = alt.binding_select(options=list(labels), labels=list(labels.values()), name=f"{label} ")
+    return alt.param(name=name, bind=shown, value=value or next(iter(labels)))

@@ -9,34 +9,12 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
-from dlskip.methods.names import title as method_title
-from dlskip.report import (
-    figures_ablations,
-    figures_layers,
-    figures_speed,
-    headline,
-    style,
-    traces,
-    training_figures,
-)
-from dlskip.report.figures_common import (
-    BANDS,
-    SHARE,
-    Kind,
-    Picture,
-    at_share,
-    curve_points,
-    facts,
-    handles,
-    kinds,
-    line,
-    name_ends,
-    unskipped,
-    whiskers,
-)
+from dlskip.report import figures_ablations, figures_layers, figures_speed, headline, style, training_figures
+from dlskip.report import figures_common as common
+from dlskip.report.figures_common import BANDS, SHARE, Picture, curve_points, facts, handles
 from dlskip.report.matched import rivals
 from dlskip.report.stats import estimate
-from dlskip.report.view import Point, View, short
+from dlskip.report.view import TaskGroup, View, short
 
 SHOWN = 3  # baselines in the headline's picture
 FIGURE3 = "qnli"  # the task of the paper's figure 3
@@ -53,16 +31,15 @@ class Drawn(NamedTuple):
 
 def makers(view: View) -> dict[str, Callable[[View], Picture]]:
     """Every figure that the grid has something for."""
-    made: dict[str, tuple[Callable[[View], Picture], bool]] = {
-        "headline": (headline_figure, True), "quality_vs_skip": (quality_vs_skip, True),
-        "figure3": (figure3, FIGURE3 in view.tasks), "pareto": (figures_speed.pareto, True),
-        "speed": (figures_speed.speed, True), "method_heatmap": (figures_layers.per_method, True),
-        "token_depth": (traces.token_depth, True), "training": (training_figures.training, True),
-        "figure4": (training_figures.figure4, True),
-        "ablations": (figures_ablations.ablations, bool(view.ablations)),
-        "prices": (figures_ablations.prices, bool(view.priced)),
+    made: dict[str, Callable[[View], Picture]] = {
+        "headline": headline_figure, "quality_vs_skip": quality_vs_skip, "figure3": figure3,
+        "pareto": figures_speed.pareto, "speed": figures_speed.speed, "method_heatmap": figures_layers.per_method,
+        "token_depth": figures_layers.token_depth, "training": training_figures.training,
+        "figure4": training_figures.figure4, "ablations": figures_ablations.ablations,
+        "prices": figures_ablations.prices,
     }  # fmt: skip
-    return {name: maker for name, (maker, wanted) in made.items() if wanted}
+    wanted = {"figure3": FIGURE3 in view.tasks, "ablations": bool(view.ablations), "prices": bool(view.priced)}
+    return {name: maker for name, maker in made.items() if wanted.get(name, True)}
 
 
 def draw(view: View, directory: Path) -> dict[str, Drawn]:
@@ -83,13 +60,13 @@ def draw(view: View, directory: Path) -> dict[str, Drawn]:
 def headline_figure(view: View) -> Picture:
     """Average quality against skipped share, and beside it which layers each task skips."""
     figure, (left, right) = style.panels(2, 2, 7.3, 5.0, room=0.3)
-    kind = kinds(view)[0]
-    _headline_trade(view, left, kind)
+    tasks = view.groups[0].tasks
+    _headline_trade(view, left, view.groups[0])
     figures_layers.heatmap(view, right)
-    hidden = len(view.baselines) - len(strongest(view, kind.tasks))
+    hidden = len(view.baselines) - len(strongest(view, tasks))
     style.note(
         figure,
-        facts(view, kind.tasks, "t: threshold", "whiskers and grey band: 95 % bootstrap intervals",
+        facts(view, tasks, "t: threshold", "whiskers and grey band: 95 % bootstrap intervals",
               "random: chance masks at the rate measured for ours, same weights",
               f"{hidden} weaker baselines: see quality_vs_skip; the first and the last layer always run"),
     )  # fmt: skip
@@ -103,14 +80,14 @@ def headline_figure(view: View) -> Picture:
 def strongest(view: View, tasks: Sequence[str]) -> list[str]:
     """The best baseline at the headline's skipped share, and the next ones if they beat the random control there."""
     found = [(rival.method, estimate(rival.there).value) for rival in rivals(view, tasks) if rival.there]
-    least = view.one(view.headline.random, view.quality(tasks[0]), tasks)
+    least = float(view.quality(view.headline.random, tasks).mean())
     return [m for i, (m, quality) in enumerate(found[:SHOWN]) if i == 0 or not quality <= least]
 
 
-def _headline_trade(view: View, axes: Axes, kind: Kind) -> None:
-    tasks = kind.tasks
-    axes.set(title=f"Quality against skipped layers\n{kind.title}", ylabel=kind.metric, xlabel=SHARE)
-    level = unskipped(axes, view, tasks, interval=True)
+def _headline_trade(view: View, axes: Axes, group: TaskGroup) -> None:
+    tasks = group.tasks
+    axes.set(title=f"Quality against skipped layers\n{group.heading}", ylabel=group.axis, xlabel=SHARE)
+    level = common.unskipped(axes, view, tasks, interval=True)
     lines = {m: curve_points(view, m, tasks) for m in (*strongest(view, tasks), "random", "ours")}
     main = [p for m in ("ours", "random") for p in lines[m]]
     if not main and math.isnan(level):
@@ -120,49 +97,27 @@ def _headline_trade(view: View, axes: Axes, kind: Kind) -> None:
     bands = []
     for method, points in lines.items():
         measured = [p for p in points if not p.condition.setting.full_depth]
-        line(axes, points, method, faint=method not in ("ours", "random"), band=False)
+        common.line(axes, points, method, faint=method not in ("ours", "random"), band=False)
         if method in ("ours", "random"):
-            whiskers(axes, view, measured, tasks, style.look(method)["color"])
+            common.whiskers(axes, view, measured, tasks, style.look(method)["color"])
             bands += [view.bootstrap.mean(p.condition, tasks) for p in measured]
-    _thresholds(axes, lines["ours"], apart=0.08 * most)
-    ends = {m: _end(points, most) for m, points in lines.items() if points}
+    ends = {m: common.end_of(points, most) for m, points in lines.items() if points}
     seen = [y for _, y in ends.values()] + [p.quality for ps in lines.values() for p in ps if p.skipped <= most]
     seen += [y for band in bands for y in (band.low, band.high)] + ([] if math.isnan(level) else [level])
     room = 0.06 * max(max(seen) - min(seen), 1.0)
     axes.set(xlim=(0, most), ylim=(min(seen) - room, max(seen) + room))
-    name_ends(axes, ends | ({} if math.isnan(level) else {"vanilla": (float(most), level)}))
-
-
-def _thresholds(axes: Axes, points: Sequence[Point], apart: float) -> None:
-    """Names the thresholds of ours; those that skip about as much share a label."""
-    groups: list[list[Point]] = []
-    for point in points:
-        if point.condition.setting.full_depth:
-            continue
-        if groups and point.skipped - groups[-1][0].skipped < apart:
-            groups[-1].append(point)
-        else:
-            groups.append([point])
-    for same in groups:
-        label = "t=" + ", ".join(p.condition.setting.short_label() for p in same)
-        axes.annotate(
-            label, (same[0].skipped, same[0].quality), (-4, -13), textcoords="offset points", fontsize=8, ha="right",
-            color=style.OURS, bbox=style.BEHIND, zorder=6,
-        )  # fmt: skip
-
-
-def _end(points: Sequence[Point], most: float) -> tuple[float, float]:
-    """Where a line leaves the picture, or ends."""
-    last = points[-1]
-    return (last.skipped, last.quality) if last.skipped <= most else (most, at_share(points, most))
+    common.name_ends(axes, ends | ({} if math.isnan(level) else {"vanilla": (float(most), level)}))
+    ours = [p for p in lines["ours"] if not p.condition.setting.full_depth]
+    named = [(p.skipped, p.quality, f"t={p.condition.setting.short_label()}", style.OURS) for p in ours]
+    common.name_points(axes, named, below=True)
 
 
 def _all_methods(view: View, axes: Axes, tasks: Sequence[str], *, interval: bool = False) -> None:
     """Every method's line; the panel says so if nothing was run."""
     lines = {m: curve_points(view, m, tasks) for m in view.compared if m != "vanilla"}
-    level = unskipped(axes, view, tasks, interval=interval)
+    level = common.unskipped(axes, view, tasks, interval=interval)
     for method, points in sorted(lines.items(), key=lambda item: item[0] == "ours"):
-        line(axes, points, method)
+        common.line(axes, points, method)
     axes.set_xlim(0, max([1.04 * points[-1].skipped for points in lines.values() if points], default=100))
     axes.margins(y=0.08)
     if math.isnan(level) and not any(lines.values()):
@@ -180,42 +135,29 @@ def figure3(view: View) -> Picture:
     tasks = [FIGURE3]
     axes.set(title=f"{short(FIGURE3)}: quality against skipped layers", xlabel=SHARE, ylabel="macro F1, %")
     _all_methods(view, axes, tasks, interval=True)
-    whiskers(axes, view, view.points("ours", tasks), tasks, style.OURS)
+    common.whiskers(axes, view, view.points("ours", tasks), tasks, style.OURS)
     style.legend(figure, handles(view.compared, absent=_absent(view, tasks)))
     style.note(figure, facts(view, tasks, BANDS, "whiskers and grey band: 95 % bootstrap intervals"))
-    alt = f"Line chart of macro F1 against the share of layers skipped, every method. {_bests(view, tasks)}"
     return Picture(
-        figure, alt, "The paper's figure 3. Lines join a method's settings; each begins with nothing skipped."
-    )
-
-
-def _bests(view: View, tasks: Sequence[str]) -> str:
-    """Each method's best setting, in a sentence."""
-    said = []
-    for method in view.compared:
-        if points := view.points(method, tasks):
-            best = max(points, key=lambda p: p.quality)
-            said.append(f"{method_title(method)} {best.quality:.1f} at {best.skipped:.0f} % skipped")
-    return f"Best settings: {', '.join(said)}." if said else "Not run."
+        figure, "Line chart of macro F1 against the share of layers skipped, every method. The settings table holds "
+        "the numbers.",
+        "The paper's figure 3. Lines join a method's settings; each begins with nothing skipped.",
+    )  # fmt: skip
 
 
 def quality_vs_skip(view: View) -> Picture:
     """Small multiples: the averages and every task, every method."""
-    found: list[tuple[str, list[str]]] = []
-    for kind in kinds(view):
-        if len(kind.tasks) > 1:
-            found.append((f"Mean {kind.metric.split(',')[0]}, {len(kind.tasks)} tasks", kind.tasks))
-        found += [(short(task), [task]) for task in kind.tasks]
+    found = view.groups_and_tasks
     figure, grid = style.panels(len(found), min(5, math.ceil(len(found) / 2)), 3.0, 2.6, room=1.2)
-    for axes, (title, tasks) in zip(grid, found, strict=True):
-        axes.set_title(title)
-        _all_methods(view, axes, tasks)
+    for axes, group in zip(grid, found, strict=True):
+        several = f"Mean {group.score}, {len(group.tasks)} tasks"
+        axes.set_title(several if len(group.tasks) > 1 else group.heading)
+        _all_methods(view, axes, group.tasks)
     style.legend(figure, handles(view.compared, absent=_absent(view, view.tasks)))
-    upright = "upright: macro F1 in % (understanding), BLEU (translation)"
-    style.note(figure, f"across: {SHARE}; {upright}; {facts(view, view.tasks, BANDS)}")
-    alt = "Small line charts, one per average and task, of every method. The settings table holds the numbers."
+    y = "y: macro F1 in % (understanding), BLEU (translation)"
+    style.note(figure, f"x: {SHARE}; {y}; {facts(view, view.tasks, BANDS)}")
     return Picture(
-        figure, alt,
+        figure, "Small line charts, one per average and task, of every method. The settings table holds the numbers.",
         "Lines join a method's settings; each begins with nothing skipped. A line that stays level loses nothing. The "
         "dashed level is vanilla, with nothing skipped.",
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,8 @@ from dlskip.methods.names import title as method_title
 from dlskip.report import style
 from dlskip.report.view import VANILLA, Point, View
 
-BANDS = "band: one standard deviation over seeds"
+BANDS = "band: one standard deviation over seeds"  # these two are said of more than one seed alone
+RANGE = "band: the range between seeds, around their mean"
 SHARE = "layer applications skipped, %"
 
 
@@ -27,37 +28,16 @@ class Picture(NamedTuple):
     caption: str
 
 
-class Kind(NamedTuple):
-    """Understanding or translation: its tasks, and how their quality is called on an axis."""
-
-    name: str
-    tasks: list[str]
-    metric: str
-
-    @property
-    def title(self) -> str:
-        """Such as ``mean of 5 understanding tasks``."""
-        count = len(self.tasks)
-        return f"mean of {count} {self.name} tasks" if count > 1 else f"the {self.name} task"
-
-
-def kinds(view: View) -> list[Kind]:
-    """The kinds of task that the grid has, understanding first."""
-    metrics = {"understanding": "macro F1, %", "translation": "BLEU"}
-    return [Kind(name, tasks, metrics[name]) for name, tasks in view.kinds.items()]
-
-
 def curve_points(view: View, method: str, tasks: Sequence[str]) -> list[Point]:
     """A method's points with the one that it begins with, which alone is no curve: empty if nothing else was run."""
     points, begin = view.points(method, tasks), view.start(method)
     return points if any(point.condition != begin for point in points) else []
 
 
-def at_share(points: Sequence[Point], share: float) -> float:
-    """Quality at a skipped share, on straight lines between the settings; NaN where the method was not run."""
-    if not points or not points[0].skipped <= share <= points[-1].skipped:
-        return math.nan
-    return float(np.interp(share, [p.skipped for p in points], [p.quality for p in points]))
+def end_of(points: Sequence[Point], most: float) -> tuple[float, float]:
+    """Where a line ends, or leaves a picture that shows shares up to ``most``: share and quality."""
+    x, y = [p.skipped for p in points], [p.quality for p in points]
+    return min(x[-1], most), float(np.interp(most, x, y))
 
 
 def line(axes: Axes, points: Sequence[Point], method: str, *, faint: bool = False, band: bool = True) -> None:
@@ -82,7 +62,7 @@ def _size(marker: str) -> float:
 
 def unskipped(axes: Axes, view: View, tasks: Sequence[str], *, interval: bool = False) -> float:
     """Vanilla's level as a line across, with its bootstrap interval if asked; returns it (NaN if not run)."""
-    level = view.one(VANILLA, view.quality(tasks[0]), tasks)
+    level = float(view.quality(VANILLA, tasks).mean())
     if not math.isnan(level):
         look = style.look("vanilla")
         axes.axhline(level, color=look["color"], linewidth=1.3, linestyle=look["linestyle"], zorder=2)
@@ -104,9 +84,7 @@ def whiskers(axes: Axes, view: View, points: Sequence[Point], tasks: Sequence[st
 def name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
     """Names lines in a column at the right edge, each at the height of its end, kept apart where they come close.
 
-    Args:
-        axes: Its limits must be final.
-        ends: The last visible point of each method's line.
+    ``ends``: the last visible point of each method's line. The axes' limits must be final.
     """
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
@@ -128,13 +106,27 @@ def name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
         )  # fmt: skip
 
 
-def handles(methods: Sequence[str], *, lines: bool = True, absent: Sequence[str] = ()) -> list[Any]:
-    """Legend entries; vanilla is a line without a marker when it stands for a level.
+def name_points(axes: Axes, named: Iterable[tuple[float, float, str, str]], below: bool = False) -> None:
+    """Names points (x, y, name, colour) beside them, but none that would cover the name before it.
 
-    Args:
-        methods: In the legend's order.
-        lines: Whether the figure joins a method's points.
-        absent: Those of the methods that were not run.
+    The axes' limits must be final.
+    """
+    last = (-math.inf, -math.inf)
+    for x, y, name, colour in named:
+        across, up = axes.transData.transform((x, y)) * 72 / axes.figure.dpi  # in points
+        if across - last[0] < 26 and abs(up - last[1]) < 12:
+            continue
+        last = (across, up)
+        axes.annotate(
+            name, (x, y), (5, -13 if below else 5), textcoords="offset points", fontsize=8, color=colour,
+            bbox=style.BEHIND, zorder=6,
+        )  # fmt: skip
+
+
+def handles(methods: Sequence[str], *, lines: bool = True, absent: Sequence[str] = ()) -> list[Any]:
+    """Legend entries, of lines or of points alone; ``absent``: those of the methods that were not run.
+
+    Vanilla is a line without a marker when it stands for a level.
     """
     entries = []
     for method in methods:
@@ -157,4 +149,4 @@ def facts(view: View, tasks: Sequence[str], *more: str) -> str:
         said.append(f"{span} test examples" + (" per task" if len(tasks) > 1 else ""))
     seeds = len(view.found.params.grid.seeds)
     said.append("1 seed" if seeds == 1 else f"{seeds} seeds")
-    return "; ".join([*said, *(text for text in more if text != BANDS or seeds > 1)])
+    return "; ".join([*said, *(text for text in more if seeds > 1 or text not in (BANDS, RANGE))])

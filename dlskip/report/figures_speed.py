@@ -13,14 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dlskip.methods.names import title as method_title
-from dlskip.methods.settings import FULL, PER_SAMPLE, BatchRule, rule_of
+from dlskip.methods.settings import FULL, PER_SAMPLE, BatchRule
 from dlskip.report import style
-from dlskip.report.figures_common import Kind, Picture, facts, handles, kinds
+from dlskip.report.figures_common import Picture, facts, handles, name_points
 from dlskip.report.stats import Condition
-from dlskip.report.view import View, batch_label
+from dlskip.report.view import TaskGroup, View, batch_label
 
 PHASES = {"prefill": "Prefill", "decode": "Decoding"}
-ALIKE: tuple[BatchRule, ...] = ("1", "16")  # the batch sizes of ``pareto``
+PARETO: tuple[BatchRule, ...] = ("1", "16")  # the batch sizes of ``pareto``
 APART = 8.0  # points of share, by which a timed run may differ from the one whose quality stands beside it
 _MARKS = [
     [0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2, 2.2, 2.4],
@@ -31,7 +31,7 @@ _HOLLOW = {"markerfacecolor": "white", "markeredgecolor": style.OURS, "markersiz
 
 
 class Measured(NamedTuple):
-    """One run in a plane: across and upright."""
+    """One run in a plane: speed-up across, quality upward."""
 
     condition: Condition
     x: float
@@ -47,40 +47,29 @@ def front(points: Sequence[Measured]) -> list[Measured]:
     return kept[::-1]
 
 
-def timed_batches(view: View) -> list[BatchRule]:
-    """The batch sizes at which everything was timed."""
-    return [rule_of(batch) for batch in view.found.params.speed.batches]
-
-
 def timed(view: View, method: str, batch: BatchRule) -> list[Condition]:
     """A method's runs that were timed at a batch size, with full depth."""
     runs = view.conditions(method, batch)
     return [Condition(method, FULL, batch), *runs] if method == "ours" else runs
 
 
-def _speed(view: View, run: Condition, metric: str) -> float:
-    return float(view.speed(run, metric).mean())
-
-
 def _untimed(view: View, methods: Sequence[str]) -> list[str]:
     """Methods of which nothing was timed."""
-    runs = {m: [run for batch in timed_batches(view) for run in timed(view, m, batch)] for m in methods}
-    return [m for m in methods if all(math.isnan(_speed(view, run, "speedup_prefill")) for run in runs[m])]
+    runs = {m: [run for batch in view.timed_batches for run in timed(view, m, batch)] for m in methods}
+    return [m for m in methods if all(math.isnan(view.speed(run, "speedup_prefill")) for run in runs[m])]
 
 
 def pareto(view: View) -> Picture:
     """Quality against measured speed-up; the line joins what no other setting beats in both."""
-    found = kinds(view)
-    batches = [b for b in ALIKE if b in timed_batches(view)] or timed_batches(view)[:1]
-    shown = [(kind, batch) for kind in found for batch in batches]
+    batches = [b for b in PARETO if b in view.timed_batches] or view.timed_batches[:1]
+    shown = [(group, batch) for group in view.groups for batch in batches]
     figure, grid = style.panels(len(shown), len(batches), 6.1, 3.7, room=1.2)
-    for axes, (kind, batch) in zip(grid, shown, strict=True):
-        phase = "prefill" if kind.name == "understanding" else "decode"
-        axes.set_title(f"{kind.title[0].upper()}{kind.title[1:]}\n{PHASES[phase].lower()}, {batch_label(batch)}")
-        _plane(view, axes, kind, phase, batch)
+    for axes, (group, batch) in zip(grid, shown, strict=True):
+        axes.set_title(f"{group.heading}\n{PHASES[group.phase].lower()}, {batch_label(batch)}")
+        _plane(view, axes, group, batch)
     methods = [m for m in view.compared if m != "random"]  # which was not timed
     marks = handles(methods, lines=False, absent=_untimed(view, methods))
-    if "per_sample" in view.batches:
+    if PER_SAMPLE in view.batches:
         marks.append(plt.Line2D([], [], marker="o", linestyle="none", **_HOLLOW, label="Ours, per sample"))
     marks.append(plt.Line2D([], [], color=style.INK, linewidth=1, label="not beaten in both"))
     style.legend(figure, marks)
@@ -93,7 +82,7 @@ def pareto(view: View) -> Picture:
     )  # fmt: skip
 
 
-def measured(view: View, kind: Kind, phase: str, batch: BatchRule) -> tuple[list[Measured], list[str]]:
+def measured(view: View, group: TaskGroup, batch: BatchRule) -> tuple[list[Measured], list[str]]:
     """What ``pareto`` shows of a batch size, and the methods of which it leaves something out.
 
     Speed is measured on other rows than quality is. A run that skipped much more, or less, while it was timed than on
@@ -101,17 +90,15 @@ def measured(view: View, kind: Kind, phase: str, batch: BatchRule) -> tuple[list
     """
     points, left_out = [], dict[str, None]()
     runs = [run for method in view.compared for run in timed(view, method, batch)]
-    if batch != "1" and "per_sample" in view.batches:
+    if batch != "1" and PER_SAMPLE in view.batches:
         runs += timed(view, "ours", PER_SAMPLE)
     for run in runs:
         judged = run if run.method == "ours" else run._replace(batch=view.batch_of(run.method))
-        quality, factor = (
-            view.one(judged, view.quality(kind.tasks[0]), kind.tasks),
-            _speed(view, run, f"speedup_{phase}"),
-        )
+        factor, skipped = (view.speed(run, f"{metric}_{group.phase}") for metric in ("speedup", "skip"))
+        quality = float(view.quality(judged, group.tasks).mean())
         if math.isnan(quality + factor):
             continue
-        if comparable(_speed(view, run, f"skip_{phase}"), view.one(judged, "skip_ratio", kind.tasks)):
+        if comparable(skipped, view.share(judged, group.tasks)):
             points.append(Measured(run, factor, quality))
         else:
             left_out[run.method] = None
@@ -123,8 +110,8 @@ def comparable(timed_share: float, share: float) -> bool:
     return abs(timed_share - share) <= APART
 
 
-def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: BatchRule) -> None:
-    points, left_out = measured(view, kind, phase, batch)
+def _plane(view: View, axes: Axes, group: TaskGroup, batch: BatchRule) -> None:
+    points, left_out = measured(view, group, batch)
     if left_out:
         names = textwrap.fill(f"not drawn (see below): {', '.join(map(method_title, left_out))}", 52)
         axes.text(0.99, 0.98, names, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=style.MUTED)
@@ -143,24 +130,12 @@ def _plane(view: View, axes: Axes, kind: Kind, phase: str, batch: BatchRule) -> 
     axes.margins(x=0.06, y=0.12)
     _factors(axes.xaxis)
     axes.axvline(1, color=style.MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-    axes.set(xlabel=f"{PHASES[phase].lower()}: time at full depth / time measured", ylabel=kind.metric)
-    _name_settings(axes, best)
-
-
-def _name_settings(axes: Axes, points: Sequence[Measured]) -> None:
-    """Names settings beside their points, but none that would cover the name before it."""
-    last = (-math.inf, -math.inf)
-    for point in points:
-        x, y = axes.transAxes.inverted().transform(axes.transData.transform((point.x, point.y)))
-        if point.condition.setting.full_depth or (x - last[0] < 0.07 and abs(y - last[1]) < 0.05):
-            continue
-        last = (x, y)
-        sign = "t=" if point.condition.method == "ours" else ""
-        axes.annotate(
-            f"{sign}{point.condition.setting.short_label()}", (point.x, point.y), (5, 5), textcoords="offset points",
-            fontsize=8,
-            color=style.look(point.condition.method)["color"], bbox=style.BEHIND,
-        )  # fmt: skip
+    axes.set(xlabel=f"{PHASES[group.phase].lower()}: time at full depth / time measured", ylabel=group.axis)
+    named = []
+    for (method, setting, _), x, y in (p for p in best if not p.condition.setting.full_depth):
+        label = setting.short_label() if method != "ours" else f"t={setting.short_label()}"
+        named.append((x, y, label, style.look(method)["color"]))
+    name_points(axes, named)
 
 
 def _factors(axis: Any) -> None:
@@ -178,7 +153,7 @@ def _factors(axis: Any) -> None:
 
 def speed(view: View) -> Picture:
     """Measured speed-up against counted share, with the line that skipping could reach at most."""
-    batches = timed_batches(view)
+    batches = view.timed_batches
     shown = [(phase, batch) for phase in PHASES for batch in batches]
     figure, grid = style.panels(len(shown), len(batches), 4.6, 3.2, room=1.2)
     for axes, (phase, batch) in zip(grid, shown, strict=True):
@@ -186,39 +161,37 @@ def speed(view: View) -> Picture:
         _against_ideal(view, axes, phase, batch)
     methods = [m for m in view.compared if m not in ("random", "vanilla")]
     marks = handles(methods, lines=False, absent=_untimed(view, methods))
-    marks.append(plt.Line2D([], [], color=style.INK, label="1 / (1 − s): a layer's time is all the time"))
+    marks.append(plt.Line2D([], [], color=style.INK, label="ideal: 1 / (1 − s)"))
     style.legend(figure, marks)
-    seeds = len(view.found.params.grid.seeds)
     style.note(
-        figure, f"{view.backbone}; {seeds} seed{'s' if seeds > 1 else ''}; prefill of understanding prompts, decoding "
-        "of translations of one length; above 1: faster than the same weights at full depth, in the same run; both "
-        "axes of what was timed",
+        figure, facts(view, [], "prefill of understanding prompts, decoding of translations of one length; above 1: "
+                      "faster than the same weights at full depth, in the same run; both axes of what was timed; "
+                      "ideal: if the layers, of which s is skipped, took all the time"),
     )  # fmt: skip
     return Picture(
         figure, "Scatter plots of measured speed-up against the share of layers skipped, with the ideal line 1/(1-s). "
         "The speed table holds the numbers.",
         "Below 1 means slower than the same weights unskipped. The gap to the line is what embedding, LM head, "
-        "key/value filling, gathering of rows and the controllers cost on this machine.",
+        "key/value filling, gathering of rows and the controllers cost on this machine; a point above the line shows "
+        "how far the timing scatters.",
     )  # fmt: skip
 
 
 def _against_ideal(view: View, axes: Axes, phase: str, batch: BatchRule) -> None:
-    drawn, most = False, 10.0
-    for method in view.compared:
-        if method == "vanilla":
-            continue
+    most = 0.0
+    for method in (m for m in view.compared if m != "vanilla"):
         runs = view.conditions(method, batch)
-        points = [(_speed(view, r, f"skip_{phase}"), _speed(view, r, f"speedup_{phase}")) for r in runs]
+        points = [(view.speed(run, f"skip_{phase}"), view.speed(run, f"speedup_{phase}")) for run in runs]
         points = [p for p in points if not math.isnan(p[0] + p[1])]
-        if points:
-            drawn = True
-            leads = method == "ours"
-            look = style.look(method) | {"linestyle": "none", "markersize": 7, "zorder": 4 if leads else 3}
-            if not leads:  # baselines that skip as many layers take as long: let all of them be seen
-                look |= {"markerfacecolor": "none", "markeredgewidth": 1.1}
-            axes.plot(*zip(*points, strict=True), **look)
-            most = max(most, *(x for x, _ in points))
-    if not drawn:
+        if not points:
+            continue
+        leads = method == "ours"
+        look = style.look(method) | {"linestyle": "none", "markersize": 7, "zorder": 4 if leads else 3}
+        if not leads:  # baselines that skip as many layers take as long: let all of them be seen
+            look |= {"markerfacecolor": "none", "markeredgewidth": 1.1}
+        axes.plot(*zip(*points, strict=True), **look)
+        most = max(most, 10, *(x for x, _ in points))
+    if not most:
         style.blank(axes)
         return
     share = np.linspace(0, min(most + 1, 98), 200)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dlskip.methods.names import title
-from dlskip.report.matched import common, curve, rivals, versus
-from dlskip.report.stats import Condition, Estimate, estimate
-from dlskip.report.table import signed
-from dlskip.report.view import MIN_SKIP, VANILLA, View, batch_label
+from dlskip.report.matched import common, curves, rivals
+from dlskip.report.stats import Condition, Estimate, difference, estimate
+from dlskip.report.view import MIN_SKIP, VANILLA, TaskGroup, View, batch_label
 
 
 def metrics(views: Sequence[View]) -> dict[str, Any]:
@@ -23,16 +22,15 @@ def metrics(views: Sequence[View]) -> dict[str, Any]:
 def _metrics(view: View) -> dict[str, Any]:
     h = view.headline
     result: dict[str, Any] = {
-        "headline": {"threshold": h.ours.setting.number, "chosen_on_these_rows": float(h.same_rows)}
+        "headline": {"threshold": h.ours.setting.number, "chosen_on_these_rows": float(h.chosen_on == "test")}
     }
     for name, run in (("vanilla", VANILLA), ("ours", h.ours), ("random", h.random), ("ours_full_depth", h.full)):
         values = {
             "nlu_f1": view.one(run, "f1_macro", view.nlu), "mt_bleu": view.one(run, "bleu", view.mt),
-            "skip_ratio": view.one(run, "skip_ratio", view.tasks) / 100,
-            "nlu_skip_ratio": view.one(run, "skip_ratio", view.nlu) / 100,
-            "mt_skip_ratio": view.one(run, "skip_ratio", view.mt) / 100,
-            "speedup_prefill": float(view.speed(run, "speedup_prefill").mean()),
-            "speedup_decode": float(view.speed(run, "speedup_decode").mean()),
+            "skip_ratio": view.share(run, view.tasks) / 100, "nlu_skip_ratio": view.share(run, view.nlu) / 100,
+            "mt_skip_ratio": view.share(run, view.mt) / 100,
+            "speedup_prefill": view.speed(run, "speedup_prefill"),
+            "speedup_decode": view.speed(run, "speedup_decode"),
         }  # fmt: skip
         result[name] = _finite(values)
     for name, other in (("delta_vs_vanilla", VANILLA), ("delta_vs_random", h.random)):
@@ -42,9 +40,9 @@ def _metrics(view: View) -> dict[str, Any]:
             deltas |= {key: delta.value, f"{key}_low": delta.low, f"{key}_high": delta.high}
         result[name] = _finite(deltas)
     for name, tasks in (("auc_nlu", view.nlu), ("auc_mt", view.mt)):
-        curves = {m: curve(view, m, tasks) for m in view.compared if m != "vanilla"} if tasks else {}
-        if over := common(curves.values()):
-            areas = {m: estimate(c.area(*over)).value for m, c in curves.items()}
+        found = curves(view, tasks) if tasks else {}
+        if over := common(found.values()):
+            areas = {m: estimate(c.area(*over)).value for m, c in found.items()}
             result[name] = _finite({"from_skip_ratio": over[0] / 100, "to_skip_ratio": over[1] / 100} | areas)
     return {name: value for name, value in result.items() if value}
 
@@ -55,46 +53,43 @@ def _finite(values: dict[str, float]) -> dict[str, float]:
 
 def sentences(view: View) -> list[str]:
     """The headline in words, good or bad, with intervals."""
-    h, said = view.headline, []
-    for tasks, metric, name, kind in (
-        (view.nlu, "f1_macro", "macro F1", "understanding"), (view.mt, "bleu", "BLEU", "translation"),
-    ):  # fmt: skip
-        if not tasks:
+    ours, said = view.headline.ours, []
+    for group in view.groups:
+        tasks, quality = group.tasks, float(view.quality(ours, group.tasks).mean())
+        if math.isnan(quality):
+            said.append(f"On the {group.name} tasks ours was not run.")
             continue
-        ours = view.one(h.ours, metric, tasks)
-        if math.isnan(ours):
-            said.append(f"On the {kind} tasks ours was not run.")
-            continue
-        skipped = view.one(h.ours, "skip_ratio", tasks)
-        text = (
-            f"On {len(tasks)} {kind} {'task' if len(tasks) == 1 else 'tasks'}, ours skips {skipped:.0f} % of the layer "
+        others = (
+            _versus(view, VANILLA, tasks, "the fine-tuned unskipped model"),
+            _versus(view, view.headline.random, tasks, "random skipping at the same rate"),
         )
-        text += f"applications and scores {ours:.1f} {name}"
-        versus = [_versus(view, h.ours, VANILLA, metric, tasks, "the fine-tuned unskipped model")]
-        versus.append(_versus(view, h.ours, h.random, metric, tasks, "random skipping at the same rate"))
-        text += ": " + "; ".join(versus) + "."
-        speed = float(view.speedup(h.ours, tasks).mean())
+        text = (
+            f"On {len(tasks)} {group.name} {'task' if len(tasks) == 1 else 'tasks'}, ours skips "
+            f"{view.share(ours, tasks):.0f} % of the layer applications and scores {quality:.1f} {group.score}: "
+            f"{'; '.join(others)}."
+        )
+        speed = view.speedup(ours, tasks)
         if not math.isnan(speed):
-            phase = "decoding" if set(tasks) <= set(view.mt) else "prefill"
-            text += f" Measured ({batch_label(h.ours.batch)}), full depth takes {speed:.2f} times as long for {phase}"
+            phase = "decoding" if group.phase == "decode" else group.phase
+            text += f" Measured ({batch_label(ours.batch)}), full depth takes {speed:.2f} times as long for {phase}"
             text += "." if speed >= 1 else ": skipping is slower here, not faster."
-        said.append(text + _strongest(view, tasks, name))
+        said.append(text + _strongest(view, group))
     return said
 
 
-def _strongest(view: View, tasks: Sequence[str], metric: str) -> str:
+def _strongest(view: View, group: TaskGroup) -> str:
     """A sentence on the best of the baselines where they skip as much as ours does."""
     if not view.baselines:
         return ""
-    found = rivals(view, tasks)
+    found = rivals(view, group.tasks)
     best = next((rival for rival in found if rival.there), None)
     if best is None:
         return " No other method skips that much." if any(r.ran for r in found) else " The other methods were not run."
-    delta, there = estimate(versus(view, tasks, best.there)), estimate(best.there).value
+    delta = difference(view.bootstrap.drawn(view.headline.ours, group.tasks), best.there)
     return (
         f" At the same share the strongest of {len(view.baselines)} other methods is {title(best.method)} with "
-        f"{there:.1f} {metric}, read between its settings: ours is {verdict(delta)} it, {signed(delta.value)} "
-        f"[{signed(delta.low)}, {signed(delta.high)}]."
+        f"{estimate(best.there).value:.1f} {group.score}, read between its settings: ours is {verdict(delta)} it, "
+        f"{delta.text()}."
     )
 
 
@@ -107,12 +102,11 @@ def verdict(delta: Estimate) -> str:
     return "above" if delta.value > 0 else "below"
 
 
-def _versus(view: View, run: Condition, other: Condition, metric: str, tasks: Sequence[str], name: str) -> str:
-    delta = view.bootstrap.difference(run, other, tasks)
+def _versus(view: View, other: Condition, tasks: Sequence[str], name: str) -> str:
+    delta = view.bootstrap.difference(view.headline.ours, other, tasks)
     if math.isnan(delta.value):
         return f"{name} was not run"
-    numbers = f"{signed(delta.value)} [{signed(delta.low)}, {signed(delta.high)}]"
-    return f"{verdict(delta)} {name} ({view.one(other, metric, tasks):.1f}; {numbers})"
+    return f"{verdict(delta)} {name} ({view.quality(other, tasks).mean():.1f}; {delta.text()})"
 
 
 def choice(view: View) -> str:

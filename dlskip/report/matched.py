@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlskip.methods.settings import BatchRule
-from dlskip.report.stats import Drawn, Floats, estimate, less
+from dlskip.report.stats import Drawn, Floats, estimate
 from dlskip.report.view import View
 
 CLOSE = 1e-6  # %: shares that count as the same
@@ -22,19 +22,24 @@ CLOSE = 1e-6  # %: shares that count as the same
 
 @dataclass(frozen=True)
 class Curve:
-    """Quality of a method's runs against the share of layers that each was measured to skip.
+    """Quality of a method's runs against the share of layers that each was measured to skip."""
 
-    Args:
-        shares: By seed, in %, ascending, each once: (points,).
-        quality: By seed, on every draw: (points, 1 + DRAWS).
-    """
+    shares: dict[int, Floats]  # by seed, in %, ascending, each once: (points,)
+    quality: dict[int, Floats]  # by seed, on every draw: (points, 1 + DRAWS)
 
-    shares: dict[int, Floats]
-    quality: dict[int, Floats]
+    @property
+    def ran(self) -> bool:
+        """Whether there is a point beside the one with nothing skipped."""
+        return bool(self.shares)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The shares that every seed's measured range covers, from and to; for a curve that ran."""
+        return max(float(x[0]) for x in self.shares.values()), min(float(x[-1]) for x in self.shares.values())
 
     def reaches(self, share: float) -> bool:
         """Whether every seed's measured range covers a share."""
-        return bool(self.shares) and all(x[0] - CLOSE <= share <= x[-1] + CLOSE for x in self.shares.values())
+        return self.ran and self.span[0] - CLOSE <= share <= self.span[1] + CLOSE
 
     def at(self, share: float | Mapping[int, float]) -> Drawn:
         """Quality at a share (or at one per seed), linear between the measured points around it.
@@ -67,11 +72,7 @@ def _hats(shares: Floats, at: Floats) -> Floats:
 def curve(view: View, method: str, tasks: Sequence[str], batch: BatchRule | None = None) -> Curve:
     """A method's curve of the average over tasks, from its start with nothing skipped through all of its settings.
 
-    Args:
-        view: One backbone.
-        method: Any of ``view.methods``.
-        tasks: Averaged over, shares and quality alike.
-        batch: Another batch rule than the method's default.
+    ``batch``: another batch rule than the method's default.
     """
     batch = batch or view.batch_of(method)
     begin, runs = view.start(method), view.conditions(method, batch)
@@ -92,11 +93,16 @@ def curve(view: View, method: str, tasks: Sequence[str], batch: BatchRule | None
     )
 
 
+def curves(view: View, tasks: Sequence[str]) -> dict[str, Curve]:
+    """The curve of every method of the main tables that skips layers."""
+    return {method: curve(view, method, tasks) for method in view.compared if method != "vanilla"}
+
+
 def common(curves: Iterable[Curve]) -> tuple[float, float] | None:
     """The range of shares that every seed of every curve covers; curves without a seed (not run) do not count."""
-    shares = [x for c in curves for x in c.shares.values()]
-    low, high = max((x[0] for x in shares), default=0.0), min((x[-1] for x in shares), default=0.0)
-    return (float(low), float(high)) if high - low > CLOSE else None
+    spans = [c.span for c in curves if c.ran]
+    low, high = max((x[0] for x in spans), default=0.0), min((x[1] for x in spans), default=0.0)
+    return (low, high) if high - low > CLOSE else None
 
 
 class Rival(NamedTuple):
@@ -111,11 +117,5 @@ def rivals(view: View, tasks: Sequence[str]) -> list[Rival]:
     """Every baseline at the share that ours' headline run was measured to skip on these tasks; the best first."""
     measured = view.over(view.headline.ours, "skip_ratio", tasks)
     shares: dict[int, float] = dict(zip(measured.index.tolist(), measured.tolist(), strict=True))
-    curves = {method: curve(view, method, tasks) for method in view.baselines}
-    found = [Rival(method, bool(c.shares), c.at(shares)) for method, c in curves.items()]
+    found = [Rival(m, its.ran, its.at(shares)) for m in view.baselines for its in [curve(view, m, tasks)]]
     return sorted(found, key=lambda r: -estimate(r.there).value if r.there else np.inf)
-
-
-def versus(view: View, tasks: Sequence[str], there: Mapping[int, Floats]) -> Drawn:
-    """Ours' headline run less what another method reaches at its share."""
-    return less(view.bootstrap.drawn(view.headline.ours, tasks), there)

@@ -8,17 +8,16 @@ from dlskip.report.stats import DRAWS
 from dlskip.report.table import NOT_RUN
 from dlskip.report.view import View, short
 
-SMOKE = "A smoke run: tiny models with random weights, a few steps. It says nothing of quality. "
-
 
 def smoke(views: Sequence[View]) -> str:
     """What a smoke run's tables begin with."""
-    return SMOKE if views[0].found.params.recipe == "smoke" else ""
+    said = "A smoke run: tiny models with random weights, a few steps. It says nothing of quality. "
+    return said if views[0].found.params.recipe == "smoke" else ""
 
 
 def missing(views: Sequence[View]) -> str:
     """Names the evaluations and measurements of speed of the grid that are not on disk."""
-    lost = [cell for cell in views[0].found.missing if cell.startswith(("evaluations", "speeds"))]
+    lost = [path for path in views[0].found.missing if path.startswith(("evaluations", "speeds"))]
     return f" Not run: {', '.join(lost)}." if lost else ""
 
 

@@ -40,24 +40,29 @@ class Condition(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A difference with its 95 % bootstrap interval."""
+    """A value with its 95 % bootstrap interval; a difference is written with its sign."""
 
     value: float
     low: float
     high: float
+    is_difference: bool = False
 
     @property
     def covers_zero(self) -> bool:
         """Whether the interval contains zero: a difference that is not distinguishable from none."""
         return self.low <= 0 <= self.high
 
+    def text(self, digits: int = 1) -> str:
+        """Such as ``64.0 [61.2, 66.9]``, or ``+1.2 [−0.4, +2.9]``."""
+        value, low, high = (
+            signed(x, digits) if self.is_difference else f"{x:.{digits}f}" for x in (self.value, self.low, self.high)
+        )
+        return f"{value} [{low}, {high}]"
 
-class Level(NamedTuple):
-    """A value that is no difference, with its 95 % bootstrap interval."""
 
-    value: float
-    low: float
-    high: float
+def signed(value: float, digits: int = 1) -> str:
+    """A difference with its sign: ``+1.2``, ``−0.4``."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 @lru_cache(maxsize=32)
@@ -86,11 +91,16 @@ def less(one: Mapping[int, Floats], other: Mapping[int, Floats]) -> Drawn:
     return {seed: one[seed] - other[seed] for seed in one if seed in other}
 
 
-def estimate(drawn: Mapping[int, Floats]) -> Estimate:
+def estimate(drawn: Mapping[int, Floats], *, is_difference: bool = False) -> Estimate:
     """Mean over seeds with its interval."""
     draws = pooled(drawn)
     low, high = np.quantile(draws[1:], [0.025, 0.975])
-    return Estimate(float(draws[0]), float(low), float(high))
+    return Estimate(float(draws[0]), float(low), float(high), is_difference)
+
+
+def difference(one: Mapping[int, Floats], other: Mapping[int, Floats]) -> Estimate:
+    """``one`` less ``other``, over the seeds that both have."""
+    return estimate(less(one, other), is_difference=True)
 
 
 def macro_f1(predicted: Sequence[str], gold: Sequence[str], labels: Sequence[str], weights: Floats) -> Floats:
@@ -126,11 +136,9 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], target: str, weig
 def paired_bleu(
     systems: Mapping[str, Sequence[str]], references: Sequence[str], target: str
 ) -> tuple[dict[str, float], str]:
-    """sacreBLEU's paired bootstrap test of every further system against the first.
+    """p-values of sacreBLEU's paired bootstrap test of every further system against the first, and its signature.
 
-    Returns:
-        p-value by system, and the test's signature. Equal scores have p = 1 (the test itself gives them the least p
-        that it knows).
+    Equal scores have p = 1 (the test itself gives them the least p that it knows).
     """
     test = PairedTest(list(systems.items()), {"BLEU": _metric(target)}, [list(references)], "bs", DRAWS)
     signatures, scores = test()
@@ -141,11 +149,7 @@ def paired_bleu(
 
 
 class Bootstrap:
-    """Scores of every run over every task on all draws, seed by seed; computed when asked for, and kept.
-
-    Args:
-        predictions: Rows of one backbone (``collect.PREDICTIONS``).
-    """
+    """Scores of one backbone's runs (``collect.PREDICTIONS``) on all draws, by seed; made when asked for, and kept."""
 
     def __init__(self, predictions: pd.DataFrame) -> None:
         self._texts: dict[tuple[Any, ...], dict[int, tuple[list[str], list[str]]]] = {}
@@ -173,17 +177,13 @@ class Bootstrap:
             self._scores[key] = {seed: _score(task, *texts) for seed, texts in self.texts(run, task).items()}
         return self._scores[key]
 
-    def scores(self, run: Condition, task: str) -> Floats:
-        """The same of one task, averaged over seeds: (1 + DRAWS,); NaN if it was not run."""
-        return pooled(self._drawn(run, task))
-
     def mean(self, run: Condition, tasks: Sequence[str]) -> Estimate:
         """Average over tasks and seeds."""
         return estimate(self.drawn(run, tasks))
 
     def difference(self, run: Condition, other: Condition, tasks: Sequence[str]) -> Estimate:
         """``run`` less ``other``, averaged over tasks and over the seeds that both have, in points."""
-        return estimate(less(self.drawn(run, tasks), self.drawn(other, tasks)))
+        return difference(self.drawn(run, tasks), self.drawn(other, tasks))
 
 
 def _score(task: str, said: list[str], gold: list[str]) -> Floats:

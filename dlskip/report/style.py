@@ -8,7 +8,6 @@ import textwrap
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -69,47 +68,30 @@ def look(method: str) -> dict[str, Any]:
     return {"color": colour, "marker": marker, "linestyle": line}
 
 
-def contrast(one: str, other: str) -> float:
-    """Contrast of two colours as WCAG defines it: 1 to 21."""
-    lights = sorted(_luminance(mpl.colors.to_rgb(c)) for c in (one, other))
-    return (lights[1] + 0.05) / (lights[0] + 0.05)
-
-
-def _luminance(rgb: tuple[float, ...]) -> float:
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 @contextmanager
-def style(dpi: int = 100, *, narrow: bool = False) -> Iterator[None]:
-    """The report's Matplotlib settings; the same data give the same bytes.
-
-    Args:
-        dpi: Of what is drawn in pixels.
-        narrow: Whether panels stand below each other, for a screen held upright.
-    """
+def style(*, narrow: bool = False) -> Iterator[None]:
+    """The settings of all pictures; if ``narrow``, panels stand below each other, for a screen held upright."""
     global _narrow
     before, _narrow = _narrow, narrow
     try:
-        with theme.applied(dpi):
+        with theme.applied():
             yield
     finally:
         _narrow = before
 
 
 def panels(count: int, columns: int, width: float, height: float, *, room: float = 0.9) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` panels, in fewer columns if it is to be narrow.
+    """A figure of ``count`` panels, ``columns`` of them side by side, or fewer if it is to be narrow.
 
-    Args:
-        count: Panels.
-        columns: Panels side by side.
-        width, height: Of a panel, in inches.
-        room: Height of what stands above and below them.
+    ``width`` and ``height`` are those of a panel, ``room`` is the height of what stands above and below, all in inches.
     """
     if _narrow:
         columns = min(columns, max(1, int(NARROW / (0.72 * width))))
         width = NARROW / columns
     rows = -(-count // columns)
+    if _narrow and columns == 1:  # each panel with margins of its own: long labels of one do not narrow the others
+        figure = plt.figure(figsize=(width, height * rows + room))
+        return figure, [part.subplots() for part in figure.subfigures(rows, 1, squeeze=False).flat]
     figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows + room), squeeze=False)
     for axes in grid.flat[count:]:
         axes.axis("off")
@@ -152,9 +134,3 @@ def svg(figure: Figure) -> str:
     rules.append("image{filter:brightness(1.7)}")
     head, start, rest = text.partition("<defs>")
     return f"{head}<style>@media (prefers-color-scheme:dark){{{''.join(rules)}}}</style>\n{start}{rest}"
-
-
-def save(figure: Figure, directory: Path, name: str) -> None:
-    """Writes ``<name>.svg`` and closes the figure."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"{name}.svg").write_text(svg(figure), encoding="utf-8")

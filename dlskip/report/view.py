@@ -11,39 +11,20 @@ import numpy as np
 import pandas as pd
 
 from dlskip.data.tasks import TASKS
-from dlskip.methods.settings import (
-    FULL,
-    KNOBS,
-    PER_SAMPLE,
-    BatchRule,
-    Setting,
-    batch_rules,
-    from_columns,
-    headline_rule,
-    prices,
-    shares,
-    thresholds,
-)
+from dlskip.methods import settings
+from dlskip.methods.settings import FULL, KNOBS, PER_SAMPLE, BatchRule, Setting
 from dlskip.report.collect import Collected
 from dlskip.report.stats import Bootstrap, Condition
 
 VANILLA = Condition("vanilla", FULL, PER_SAMPLE)
 TIMED = "timing"  # the "task" of speed measurements
-_PERCENT = (
-    "f1_macro", "accuracy", "f1", "mcc", "invalid_rate", "skip_ratio", "skip_prefill", "skip_decode",
-)  # fmt: skip
-SCALE = dict.fromkeys(_PERCENT, 100.0)
+_PERCENT = {"f1_macro", "accuracy", "f1", "mcc", "invalid_rate", "skip_ratio", "skip_prefill", "skip_decode"}
 MIN_SKIP = 25.0  # %, of the headline setting
 
 
-def title(task: str) -> str:
-    """A task's name for people."""
-    return TASKS[task].title if task in TASKS else task
-
-
 def short(task: str) -> str:
-    """A task's name without the remark in brackets."""
-    return title(task).split(" (")[0]
+    """A task's name for people, without the remark in brackets."""
+    return TASKS[task].title.split(" (")[0] if task in TASKS else task
 
 
 def batch_label(batch: BatchRule) -> str:
@@ -60,10 +41,33 @@ class Headline:
     full: Condition
     chosen_on: str
 
+
+class TaskGroup(NamedTuple):
+    """Understanding or translation, or one task of them: what is averaged, how it is judged, and which phase times it.
+
+    ``score`` is the name of ``metric`` for people.
+    """
+
+    name: str
+    tasks: list[str]
+    metric: str
+    score: str
+    phase: str
+
     @property
-    def same_rows(self) -> bool:
-        """Whether it was chosen on the very rows that it is reported on."""
-        return self.chosen_on == "test"
+    def label(self) -> str:
+        """Such as ``understanding, mean of 5``; a task alone by its name."""
+        return short(self.tasks[0]) if len(self.tasks) == 1 else f"{self.name}, mean of {len(self.tasks)}"
+
+    @property
+    def heading(self) -> str:
+        """Such as ``Mean of 5 understanding tasks``; a task alone by its name."""
+        return short(self.tasks[0]) if len(self.tasks) == 1 else f"Mean of {len(self.tasks)} {self.name} tasks"
+
+    @property
+    def axis(self) -> str:
+        """The score with its unit."""
+        return "macro F1, %" if self.metric == "f1_macro" else self.score
 
 
 class Point(NamedTuple):
@@ -79,6 +83,7 @@ class View:
     """One backbone's results.
 
     ``methods`` are those of the grid in its order, with ``random`` after ``ours``; ``ablations`` are among them.
+    ``compared`` are all others, ``baselines`` those of them that ours is compared with at its share.
 
     Values are in % (BLEU and chrF as they are, speed-up as a factor) and come as a Series indexed by seed, with the
     seeds that ran; empty if none did.
@@ -89,14 +94,18 @@ class View:
         self.backbone, self.found = backbone, found
         self.nlu, self.mt = params.prepare.nlu, params.prepare.mt
         self.tasks = [*self.nlu, *self.mt]
-        self.thresholds, self.shares = thresholds(params.evaluate.thresholds), shares(params.evaluate.shares)
-        self.prices, self.batches = prices(params.evaluate.prices), batch_rules(params)
+        nlu = TaskGroup("understanding", self.nlu, "f1_macro", "macro F1", "prefill")
+        mt = TaskGroup("translation", self.mt, "bleu", "BLEU", "decode")
+        self.groups = [group for group in (nlu, mt) if group.tasks]  # whose averages are shown
+        self.thresholds = settings.thresholds(params.evaluate.thresholds)
+        self.batches = settings.batch_rules(params)
+        self.timed_batches = [settings.rule_of(batch) for batch in params.speed.batches]
         self.methods = [m for named in params.grid.methods for m in ([named, "random"] if named == "ours" else [named])]
         self.ablations = [m for m in self.methods if m in params.grid.ablations]
-        prices_of = {
-            name: params.ablations.variants[name].set.get("model", {}).get("prices") for name in self.ablations
-        }
-        self.priced = [name for name, prices in prices_of.items() if prices]
+        self.compared = [m for m in self.methods if m not in self.ablations]  # in the main tables
+        self.baselines = [m for m in self.compared if m not in ("vanilla", "ours", "random")]
+        variants = params.ablations.variants
+        self.priced = [name for name in self.ablations if variants[name].set.get("model", {}).get("prices")]
         rows = found.results[found.results["backbone"] == backbone]
         reported = rows["split"] == params.evaluate.split
         self._values, self._validation = _values(rows[reported]), _values(rows[~reported])
@@ -106,9 +115,7 @@ class View:
         self.bootstrap = Bootstrap(found.predictions[found.predictions["backbone"] == backbone])
         self.headline = self._headline()
 
-    def over(
-        self, run: Condition, metric: str, tasks: Sequence[str], values: _Values | None = None
-    ) -> pd.Series:  # fmt: skip
+    def over(self, run: Condition, metric: str, tasks: Sequence[str], values: _Values | None = None) -> pd.Series:
         """Mean over tasks (geometric for speed-ups), per seed; a seed that lacks a task is left out.
 
         ``values``: other ones than those of the rows that are reported on.
@@ -126,41 +133,58 @@ class View:
         """The same, averaged over seeds; NaN if not run."""
         return float(self.over(run, metric, tasks).mean())
 
-    def quality(self, task: str) -> str:
-        """The metric that judges a task."""
-        return "bleu" if task in self.mt else "f1_macro"
+    def metric(self, tasks: Sequence[str]) -> str:
+        """The metric that judges such tasks."""
+        return "bleu" if set(tasks) <= set(self.mt) else "f1_macro"
+
+    def quality(self, run: Condition, tasks: Sequence[str]) -> pd.Series:
+        """Quality by the metric of the tasks, per seed."""
+        return self.over(run, self.metric(tasks), tasks)
+
+    def share(self, run: Condition, tasks: Sequence[str]) -> float:
+        """Measured share of layers skipped in %, averaged over tasks and seeds; NaN if not run."""
+        return self.one(run, "skip_ratio", tasks)
 
     @property
-    def compared(self) -> list[str]:
-        """The methods of the main tables: all but the ablations."""
-        return [m for m in self.methods if m not in self.ablations]
-
-    @property
-    def baselines(self) -> list[str]:
-        """The methods that ours is compared with: all but vanilla, the control and ours with its ablations."""
-        return [m for m in self.compared if m not in ("vanilla", "ours", "random")]
-
-    @property
-    def kinds(self) -> dict[str, list[str]]:
-        """The groups of tasks whose average is shown, by name."""
-        named = {"understanding": self.nlu, "translation": self.mt}
-        return {name: tasks for name, tasks in named.items() if tasks}
+    def groups_and_tasks(self) -> list[TaskGroup]:
+        """The groups of several tasks, each with its tasks by themselves after it."""
+        found = []
+        for group in self.groups:
+            found += [group] * (len(group.tasks) > 1) + [group._replace(tasks=[task]) for task in group.tasks]
+        return found
 
     def settings(self, method: str) -> list[Setting]:
         """The settings that a method skips layers at: thresholds, prices, or the shares asked for."""
         if method == "vanilla":
             return [FULL]
         if method not in ("ours", "random", *self.ablations):
-            return self.shares
-        return self.prices if method in self.priced else self.thresholds
+            return settings.shares(self.found.params.evaluate.shares)
+        return settings.prices(self.found.params.evaluate.prices) if method in self.priced else self.thresholds
 
     def batch_of(self, method: str) -> BatchRule:
         """The batch rule that a method's quality is shown at."""
         return self.headline.ours.batch if method == "ours" else PER_SAMPLE
 
+    def batch_alone(self, method: str) -> BatchRule:
+        """The batch rule that ablations are compared at: each row for itself, if ours was evaluated so."""
+        return PER_SAMPLE if PER_SAMPLE in self.batches else self.batch_of(method)
+
+    def against(self, method: str) -> str | None:
+        """The method that an ablation differs from in one part; None for ours."""
+        return None if method == "ours" else self.found.params.ablations.variants[method].against
+
     def conditions(self, method: str, batch: BatchRule) -> list[Condition]:
         """A method's runs, over its settings."""
         return [Condition(method, setting, batch) for setting in self.settings(method)]
+
+    def every(self) -> list[Condition]:
+        """Every run whose quality was measured: ours under each batch rule, and what learned with nothing skipped."""
+        runs: list[Condition] = []
+        for method in self.methods:
+            for batch in self.batches if method == "ours" else [self.batch_of(method)]:
+                full = [Condition(method, FULL, batch)] if method in ("ours", *self.ablations) else []
+                runs += [*full, *self.conditions(method, batch)]
+        return runs
 
     def start(self, method: str) -> Condition:
         """What a method is with nothing skipped, where its curve begins.
@@ -172,42 +196,39 @@ class View:
         learned = own.method in ("ours", *self.ablations)
         return own if learned or (*own, "skip_ratio") in self._values else VANILLA
 
-    def points(self, method: str, tasks: Sequence[str], metric: str | None = None) -> list[Point]:
+    def points(self, method: str, tasks: Sequence[str]) -> list[Point]:
         """A method's runs that are there, and the one with nothing skipped, by the share that they skip."""
-        if not tasks:
-            return []
         found = []
         for run in dict.fromkeys([self.start(method), *self.conditions(method, self.batch_of(method))]):
-            values = self.over(run, metric or self.quality(tasks[0]), tasks)
-            if len(values):
+            if len(values := self.quality(run, tasks)):
                 std = float(values.std()) if len(values) > 1 else 0.0
-                found.append(Point(run, self.one(run, "skip_ratio", tasks), float(values.mean()), std))
+                found.append(Point(run, self.share(run, tasks), float(values.mean()), std))
         return sorted(found, key=lambda point: point.skipped)
 
     def nearest(self, method: str, skipped: float, tasks: Sequence[str]) -> Condition | None:
         """The run whose measured share is nearest to ``skipped`` (in %); None if there is none."""
         runs = self.conditions(method, self.batch_of(method))
-        gaps = {run: abs(self.one(run, "skip_ratio", tasks) - skipped) for run in runs}
+        gaps = {run: abs(self.share(run, tasks) - skipped) for run in runs}
         ran = [run for run in runs if not math.isnan(gaps[run])]
         return min(ran, key=lambda run: gaps[run], default=None)
 
-    def speed(self, run: Condition, metric: str) -> pd.Series:
-        """A measurement of speed: ``speedup_*``, ``ms_*`` or ``skip_*`` of prefill and decode."""
-        return self.over(run, metric, [TIMED])
+    def speed(self, run: Condition, metric: str) -> float:
+        """A measurement of speed, averaged over seeds: ``speedup_*``, ``ms_*`` or ``skip_*`` of prefill and decode."""
+        return self.one(run, metric, [TIMED])
 
-    def speedup(self, run: Condition, tasks: Sequence[str]) -> pd.Series:
+    def speedup(self, run: Condition, tasks: Sequence[str]) -> float:
         """Measured speed-up in the phase that such tasks mostly consist of: prefill for answers, else decoding."""
         return self.speed(run, "speedup_decode" if set(tasks) <= set(self.mt) else "speedup_prefill")
 
     def _headline(self) -> Headline:
         """The configured threshold, or the best average quality among the settings that skip at least MIN_SKIP."""
-        wanted = self.found.params.figures.headline_threshold
-        batch, chosen_on = headline_rule(self.batches), "params"
-        setting = Setting(threshold=wanted) if wanted is not None else None
-        if setting is None:
-            setting, chosen_on = self._chosen(self._validation, PER_SAMPLE), "validation"
-        if setting is None:
-            setting, chosen_on = self._chosen(self._values, batch) or self.thresholds[0], "test"
+        wanted, batch = self.found.params.figures.headline_threshold, settings.headline_rule(self.batches)
+        choices = {
+            "params": None if wanted is None else Setting(threshold=wanted),
+            "validation": self._chosen(self._validation, PER_SAMPLE),
+            "test": self._chosen(self._values, batch) or self.thresholds[0],
+        }
+        chosen_on, setting = next((on, setting) for on, setting in choices.items() if setting is not None)
         return Headline(
             Condition("ours", setting, batch), Condition("random", setting, PER_SAMPLE), Condition("ours", FULL, batch),
             chosen_on,
@@ -215,11 +236,11 @@ class View:
 
     def _chosen(self, values: _Values, batch: BatchRule) -> Setting | None:
         """The best threshold on some rows among those that skip at least MIN_SKIP, else the one that skips most."""
-        tasks, metric = (self.nlu, "f1_macro") if self.nlu else (self.mt, "bleu")
+        tasks = self.groups[0].tasks
         found = [
             (float(self.over(at, "skip_ratio", tasks, values).mean()), float(quality.mean()), at.setting)
             for at in self.conditions("ours", batch)
-            if len(quality := self.over(at, metric, tasks, values))
+            if len(quality := self.over(at, self.metric(tasks), tasks, values))
         ]
         if enough := [(quality, setting) for share, quality, setting in found if share >= MIN_SKIP]:
             return max(enough, key=lambda pair: pair[0])[1]
@@ -234,8 +255,8 @@ def _values(rows: pd.DataFrame) -> _Values:
     values: _Values = {}
     names = ["method", "batch", "task", "seed", "metric", "value", "skip_ratio", *KNOBS]
     for method, batch, task, seed, metric, value, share, *knobs in rows[names].itertuples(index=False, name=None):
-        setting = from_columns(*knobs)
+        setting = settings.from_columns(*knobs)
         for name, number in ((metric, value), ("skip_ratio", share)):
             tasks = values.setdefault((method, setting, batch, name), {})
-            tasks.setdefault(task, {})[int(seed)] = number * SCALE.get(name, 1.0)
+            tasks.setdefault(task, {})[int(seed)] = number * (100 if name in _PERCENT else 1)
     return values

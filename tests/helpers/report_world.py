@@ -35,6 +35,7 @@ WORDS = {
     "de": ["der", "kleine", "Hund", "läuft", "heute", "durch", "den", "alten", "Garten", "und", "schläft", "."],
     "en": ["the", "small", "dog", "runs", "through", "the", "old", "garden", "and", "sleeps", "today", "."],
 }
+HOSTILE = "<script>alert('x')</script>|[a](javascript:b)"  # what a name, a device or a trace may hold
 METHODS = [
     "vanilla", "skip_decode", "static", "pretrain_static", "unified", "early_exit", "shortgpt", "ours", "no_mixer",
     "no_mixer_no_sampling",
@@ -44,38 +45,39 @@ LOSS = {"random": 0.9, "ours": 0.3, "static": 0.35, "unified": 0.5}  # of accura
 
 
 def parameters(**grid: Any) -> config.Params:
-    """The default's parameters with fewer tasks, and every method unless ``grid`` says otherwise."""
-    data = config.read_yaml(default.PARAMS)
+    """The settings of recipe full with fewer tasks, and every method unless ``grid`` says otherwise."""
+    data, full = config.read_yaml(default.PARAMS), config.read_yaml(REPO / "recipes" / "full.yaml")
+    data["evaluate"] |= full["evaluate"]
+    data["speed"] |= full["speed"]
     data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
     grid = {"backbones": ["smollm2"], "seeds": [0], "methods": METHODS} | grid
     made = {"baselines": [m for m in BASELINES if m != "pretrain_static"], "ablations": ABLATIONS}
     made |= {"trained": ["static"], "timed": METHODS[:8]}
     data["grid"] = grid | {stage: [m for m in of_stage if m in grid["methods"]] for stage, of_stage in made.items()}
     data["backbones"]["other"] = {"source": "tiny-llama"}
-    data["figures"] |= {"dpi": 70}
     return config.validate(data)
 
 
 def write_world(root: Path, params: config.Params, n: int = 40) -> None:
-    """Evaluations, training artifacts, backbones and a manifest of every cell of the grid."""
+    """Evaluations, training artifacts, backbones and a manifest of every run of the grid."""
     for backbone in params.grid.backbones:
         models = root / "models" / backbone
         models.mkdir(parents=True, exist_ok=True)
         (models / "source.json").write_text(json.dumps({"kind": "stored", "parameters": 134_500_000}))
         (models / "config.json").write_text(json.dumps({"num_hidden_layers": LAYERS, "hidden_size": 576}))
         for seed in params.grid.seeds:
-            cell = f"{backbone}-{seed}"
+            pair = f"{backbone}-{seed}"
             for method in params.grid.methods:
                 write_evaluation(root, params, method, backbone, seed, n)
             for method in (m for m in params.grid.timed if m in params.grid.methods):
-                _speed(root / "speeds" / method / cell, params, method, {"backbone": backbone, "seed": seed})
+                _speed(root / "speeds" / method / pair, params, method, {"backbone": backbone, "seed": seed})
             for folder in ("vanilla", "adapter_init", "skip_pretrain", "rl", "ours"):
-                _training(root / "artifacts" / folder / cell, seed, alarm=folder == "rl")
+                _training(root / "artifacts" / folder / pair, seed, alarm=folder == "rl")
             for share in params.evaluate.shares if "static" in params.grid.methods else []:
-                _training(root / "artifacts/static" / cell / str(share), seed)
+                _training(root / "artifacts/static" / pair / str(share), seed)
             for i, name in enumerate(params.grid.ablations):
                 for stage in params.ablations.variants[name].stages:
-                    _training(root / "artifacts" / name / cell / stage, seed + 10 * (i + 1))
+                    _training(root / "artifacts" / name / pair / stage, seed + 10 * (i + 1))
     data = root / "data"
     data.mkdir(parents=True, exist_ok=True)
     split = {"rows": 9, "labels": {"yes": 4}, "tokens": {"smollm2": {"median": 9.0, "max": 12.0}}, "notes": {}}
@@ -89,8 +91,8 @@ def write_world(root: Path, params: config.Params, n: int = 40) -> None:
 def _provenance(out: Path, seed: int, **more: Any) -> None:
     record = {
         "command": "python -m stages.x <a & b>", "stage": "x", "config": {"a": 1}, "versions": {"torch": "2"},
-        "data_sha256": "0" * 64, "seed": seed, "device": "cpu", "threads": 2, "seconds": 1.5, "peak_memory_mb": 9,
-        "git_commit": None, "git_dirty": None, "created": "2000-01-01T00:00:00+00:00",
+        "data_sha256": "0" * 64, "seed": seed, "device": f"cpu {HOSTILE}", "threads": 2, "seconds": 1.5,
+        "peak_memory_mb": 9, "git_commit": None, "git_dirty": None, "created": "2000-01-01T00:00:00+00:00",
     }  # fmt: skip
     (out / "provenance.json").write_text(json.dumps(record | more))
 
@@ -146,7 +148,7 @@ def _answers(
 
 
 def write_evaluation(root: Path, params: config.Params, method: str, backbone: str, seed: int, n: int) -> None:
-    """The cells of stage evaluate of one method: one for each kind of task."""
+    """What stage evaluate leaves of one method: a folder for each kind of task."""
     for kind, tasks in (("nlu", params.prepare.nlu), ("mt", params.prepare.mt)):
         out = root / "evaluations" / method / f"{backbone}-{seed}" / kind
         _evaluation(out, params, method, backbone, seed, tasks, n)
@@ -158,21 +160,21 @@ def _evaluation(
     rng = np.random.default_rng(zlib.crc32(f"{method} {seed} {tasks}".encode()))
     rows: list[dict[str, Any]] = []
     layers, predictions, traces = [], [], []
-    cell = {"backbone": backbone, "seed": seed}
+    of = {"backbone": backbone, "seed": seed}
     for task in tasks:
         definition = TASKS[task]
         for name, setting, batch, share in _cases(params, method, definition):
             key = {"method": name, **setting.columns(), "batch": batch, "task": task}
             texts, scores = _answers(definition, 0.85 - share * LOSS.get(name, 0.6), n, rng)
             scores |= {"skip_prefill": share, "skip_decode": share}
-            about = key | cell | {"split": "test", "skip_ratio": share, "n": n}
+            about = key | of | {"split": "test", "skip_ratio": share, "n": n}
             rows += [about | {"metric": m, "value": v} for m, v in scores.items()]
             wave = np.clip(share * (1 + 0.6 * np.sin(np.arange(LAYERS) + len(task))), 0, 1)
             if method in BASELINES:
                 wave = (np.arange(LAYERS) >= LAYERS - 1 - round(share * LAYERS)).astype(float)
             wave[[0, -1]] = 0
             layers += [
-                key | cell | {"phase": phase, "layer": i, "skip_rate": x, "skip_std": float(np.sqrt(x * (1 - x)))}
+                key | of | {"phase": phase, "layer": i, "skip_rate": x, "skip_std": float(np.sqrt(x * (1 - x)))}
                 for phase, rates in (("prompt", wave), ("decode", wave[::-1]))
                 for i, x in enumerate(rates)
             ]
@@ -181,9 +183,9 @@ def _evaluation(
                 key | {"id": f"{task}-{i:03d}", "prediction": p, "gold": g} | said for i, (p, g) in enumerate(texts)
             ]
             if definition.kind == "mt" and batch == "1":
-                tokens = ["<prompt>", *WORDS[definition.languages[1]]]
+                tokens = ["<prompt>", HOSTILE, "$x^$", *WORDS[definition.languages[1]]]
                 ran = (rng.random((len(tokens), LAYERS)) > wave).astype(int).tolist()
-                trace = {"task": task, **setting.columns(), "prompt": "A <b>.", "reference": "r", "output": "o"}
+                trace = {"task": task, **setting.columns(), "prompt": "A <b>.", "reference": HOSTILE, "output": "o"}
                 traces.append(trace | {"tokens": tokens, "ran": ran})
     out.mkdir(parents=True)
     pd.DataFrame(rows)[collect.RESULTS].to_csv(out / "rows.csv", index=False)
@@ -196,8 +198,8 @@ def _evaluation(
     _provenance(out, seed)
 
 
-def _speed(out: Path, params: config.Params, method: str, cell: dict[str, Any]) -> None:
-    """One cell of stage speed."""
+def _speed(out: Path, params: config.Params, method: str, of: dict[str, Any]) -> None:
+    """What stage speed leaves of one method."""
     timed = {s: share for m, s, _, share in _cases(params, method, TASKS["entailment"]) if m == method}
     batches = [*map(rule_of, params.speed.batches), *([PER_SAMPLE] if method == "ours" else [])]
     rows = []
@@ -208,8 +210,8 @@ def _speed(out: Path, params: config.Params, method: str, cell: dict[str, Any]) 
                 "speedup_prefill": factor, "speedup_decode": 0.95 * factor, "ms_prefill": 40 / factor,
                 "ms_decode": 10 / factor, "skip_prefill": share, "skip_decode": share,
             }  # fmt: skip
-            key = {"method": method, **setting.columns(), "batch": batch, "split": "test", "task": "timing"} | cell
+            key = {"method": method, **setting.columns(), "batch": batch, "split": "test", "task": "timing"} | of
             rows += [key | {"metric": m, "value": v, "skip_ratio": share, "n": 8} for m, v in values.items()]
     out.mkdir(parents=True)
     pd.DataFrame(rows).to_csv(out / "rows.csv", index=False)
-    _provenance(out, int(cell["seed"]))
+    _provenance(out, int(of["seed"]))

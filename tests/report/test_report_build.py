@@ -35,15 +35,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[config.Params, Path
     return params, root / "reports"
 
 
-def test_results_are_the_cells_of_the_grid(built):
+def test_results_are_the_runs_of_the_grid(built):
     params, reports = built
     results = pd.read_csv(reports / "results.csv", dtype={"batch": str})
     assert list(results.columns) == collect.RESULTS
     assert set(results["seed"]) == {0} and set(results["method"]) == {*params.grid.methods, "random"}
     folders = [f"evaluations/{m}/smollm2-0/{kind}" for m in params.grid.methods for kind in ("nlu", "mt")]
     folders += [f"speeds/{m}/smollm2-0" for m in params.grid.timed]
-    cells = pd.concat(pd.read_csv(reports.parent / folder / "rows.csv", dtype={"batch": str}) for folder in folders)
-    pd.testing.assert_frame_equal(results, cells[collect.RESULTS].reset_index(drop=True))
+    rows = pd.concat(pd.read_csv(reports.parent / folder / "rows.csv", dtype={"batch": str}) for folder in folders)
+    pd.testing.assert_frame_equal(results, rows[collect.RESULTS].reset_index(drop=True))
     assert list(pd.read_csv(reports / "layers.csv").columns) == collect.LAYERS
 
 
@@ -81,13 +81,13 @@ def test_metrics_are_nested_floats_and_the_choice_skips_enough(built):
     assert numbers["auc_nlu"]["static"] == pytest.approx(area.loc["Static (Yuan et al.)", "AUC"], abs=1e-3)
 
 
-def test_claims_stand_in_a_file_with_the_cells_that_they_rest_on(built):
+def test_claims_stand_in_a_file_with_the_runs_that_they_rest_on(built):
     _, reports = built
     document = json.loads((reports / "claims.json").read_text())
     assert len(document["claims"]) == len(pd.read_csv(reports / "tables" / "claims.csv"))
     for claim in document["claims"]:
-        assert claim["cells"] and set(claim["cells"]) <= set(document["cells"])
-    assert all({"command", "config", "data_sha256", "git_commit"} <= set(c) for c in document["cells"].values())
+        assert claim["runs"] and set(claim["runs"]) <= set(document["runs"])
+    assert all({"command", "config", "data_sha256", "git_commit"} <= set(run) for run in document["runs"].values())
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -104,7 +104,7 @@ def test_equal_inputs_give_equal_outputs(built, tmp_path):
     assert files and all(p.read_bytes() == (reports / p.relative_to(tmp_path / "reports")).read_bytes() for p in files)
 
 
-def test_missing_cells_are_shown_as_not_run(tmp_path):
+def test_missing_runs_are_shown_as_not_run(tmp_path):
     params = parameters()
     write_world(tmp_path, parameters(methods=["vanilla"]))
     report.build(params, tmp_path)
@@ -130,7 +130,7 @@ def test_every_backbone_has_its_numbers(tmp_path):
     assert "nlu_f1" in json.loads((reports / "metrics.json").read_text())["other"]["ours"]
 
 
-def test_broken_cells_are_named(tmp_path):
+def test_broken_files_are_named(tmp_path):
     params = parameters(methods=["vanilla", "ours"])
     write_world(tmp_path, params, n=12)
     path = tmp_path / "evaluations" / "ours" / "smollm2-0" / "nlu" / "rows.csv"

@@ -14,7 +14,7 @@ from dlskip.methods.settings import FULL
 from dlskip.report import claims, collect, compare, headline, matched, stats
 from dlskip.report.matched import Curve
 from dlskip.report.stats import Condition, Estimate
-from dlskip.report.view import VANILLA, View
+from dlskip.report.view import VANILLA, TaskGroup, View
 from tests.helpers.report_world import parameters, write_world
 
 WORDS = ["the", "small", "dog", "runs", "home", "and", "the", "old", "man", "sleeps", "in", "my", "garden"]
@@ -82,14 +82,14 @@ def test_bleu_of_draws_handles_little_output(said):
 def test_a_run_against_itself_differs_by_exactly_nothing():
     bootstrap = stats.Bootstrap(rows({0: 0.7, 1: 0.8}))
     same = bootstrap.difference(run(), run(), ["entailment"])
-    assert same == (0, 0, 0) and same.covers_zero
+    assert same == (0, 0, 0, True) and same.covers_zero
     assert headline.verdict(same) == "not distinguishable from"
 
 
 def test_equal_seeds_leave_the_examples_alone():
-    one = stats.Bootstrap(rows({0: 0.7})).scores(run(), "entailment")
+    one = stats.pooled(stats.Bootstrap(rows({0: 0.7})).drawn(run(), ["entailment"]))
     three = pd.concat([rows({0: 0.7}).assign(seed=seed) for seed in range(3)])
-    assert stats.Bootstrap(three).scores(run(), "entailment") == pytest.approx(one)
+    assert stats.pooled(stats.Bootstrap(three).drawn(run(), ["entailment"])) == pytest.approx(one)
 
 
 def test_seeds_that_differ_widen_the_interval():
@@ -101,7 +101,7 @@ def test_seeds_that_differ_widen_the_interval():
 
 def test_only_seeds_that_both_have_are_compared():
     both = stats.Bootstrap(pd.concat([rows({0: 0.6, 1: 0.9}), rows({0: 0.6}, "b")]))
-    assert both.difference(run(), run("b"), ["entailment"]) == (0, 0, 0)
+    assert both.difference(run(), run("b"), ["entailment"]) == (0, 0, 0, True)
     assert np.isnan(both.difference(run(), run("c"), ["entailment"]).value)
 
 
@@ -162,9 +162,8 @@ def test_a_curve_begins_where_nothing_is_skipped(view):
 def test_bootstrap_scores_equal_the_evaluations(view):
     for chosen in (VANILLA, view.headline.ours, view.headline.random, *view.conditions("static", "per_sample")):
         for task in view.tasks:
-            assert view.bootstrap.scores(chosen, task)[0] == pytest.approx(
-                view.one(chosen, view.quality(task), [task]), abs=1e-6
-            )
+            scores = stats.pooled(view.bootstrap.drawn(chosen, [task]))
+            assert scores[0] == pytest.approx(view.quality(chosen, [task]).mean(), abs=1e-6)
 
 
 def test_rivals_are_ordered_by_quality_at_ours_share(view):
@@ -173,22 +172,22 @@ def test_rivals_are_ordered_by_quality_at_ours_share(view):
     assert {r.method for r in found} == set(view.baselines) and values == sorted(values, reverse=True)
 
 
-def test_claims_agree_with_their_intervals_and_name_their_cells(view):
+def test_claims_agree_with_their_intervals_and_name_their_runs(view):
     said = claims.find([view])
     assert {c.method for c in said} == {m for m in view.compared if m != "ours"}
     for claim in said:
         covered = claim.difference.covers_zero or any(p >= claims.LEVEL for p in claim.p.values())
         assert (claim.verdict == claims.SAME) == covered or claim.verdict in ("not reached", compare.NO_RANGE)
-        assert "evaluations/ours/smollm2-0/nlu" in claim.cells and claim.seeds in ([0], [])
+        assert "evaluations/ours/smollm2-0/nlu" in claim.runs and claim.seeds in ([0], [])
         if not np.isnan(claim.difference.value):
             assert claim.ours - claim.other == pytest.approx(claim.difference.value)
     tested = [c for c in said if c.p]
-    assert {c.tasks for c in tested} == {"English to Chinese", "German to English"}
+    assert {c.group.label for c in tested} == {"English to Chinese", "German to English"}
     static = next(c for c in said if c.method == "static")
-    assert "artifacts/static/smollm2-0/0.5" in static.cells and "artifacts/vanilla/smollm2-0" in static.cells
+    assert "artifacts/static/smollm2-0/0.5" in static.runs and "artifacts/vanilla/smollm2-0" in static.runs
     document = claims.document(view.found, said)
-    assert set(document["cells"]) == {cell for c in said for cell in c.cells}
-    assert all(cell["command"] and cell["data_sha256"] for cell in document["cells"].values())
+    assert set(document["runs"]) == {run for c in said for run in c.runs}
+    assert all(run["command"] and run["data_sha256"] for run in document["runs"].values())
 
 
 def test_words_follow_the_numbers():
@@ -196,9 +195,10 @@ def test_words_follow_the_numbers():
     assert headline.verdict(Estimate(2, 1, 3)) == "above"
     assert headline.verdict(Estimate(0.5, -1, 2)) == "not distinguishable from"
     common = {
-        "backbone": "b", "method": "static", "kind": "translation", "tasks": "German", "metric": "BLEU", "how": "so",
-        "ours": 3.0, "other": 1.0, "n": 9, "seeds": [0], "cells": [],
+        "backbone": "b", "method": "static", "how": "so", "ours": 3.0, "other": 1.0, "n": 9, "seeds": [0], "runs": [],
+        "group": TaskGroup("translation", ["de-en"], "bleu", "BLEU", "decode"),
     }  # fmt: skip
+    assert Estimate(2, -1, 3).text() == "2.0 [-1.0, 3.0]" and Estimate(2, -1, 3, True).text(2) == "+2.00 [−1.00, +3.00]"
     clear = Estimate(2, 1, 3)
     assert claims.Claim(difference=clear, **common).verdict == "better"
     assert claims.Claim(difference=clear, p={0: 0.01, 1: 0.2}, **common).verdict == claims.SAME

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from dlskip import config
@@ -81,9 +80,9 @@ def test_tables_equal_recomputation_from_results(world, all_tables):
         assert table.loc[name, "Entailment BEST"] == pytest.approx(per_setting.loc[key, "max"], abs=1e-5)
     std = found.layers.query("method == 'ours' and threshold == 0.5 and batch == '1' and task == 'en-zh'")["skip_std"]
     table = all_tables["variance"].frame().set_index("task")
-    assert table.loc["English to Chinese", "ours at threshold 0.5"] == pytest.approx(std.mean(), abs=1e-5)
-    assert (table[[title(m) for m in BASELINES]] == 0).all().all()
-    cost = all_tables["cost"].frame().set_index("cell")["minutes"]
+    assert table.loc["English to Chinese", "std of ours at threshold 0.5"] == pytest.approx(std.mean(), abs=1e-5)
+    assert (table[[f"std of {title(m)}" for m in BASELINES]] == 0).all().all()
+    cost = all_tables["cost"].frame().set_index("run")["minutes"]
     assert cost["all"] == pytest.approx(cost.drop("all").sum(), abs=1e-4)
     mean = 100 * results.query("method == 'vanilla' and metric == 'f1_macro'")["value"].mean()
     head = all_tables["headline"].frame().set_index("method")
@@ -101,8 +100,8 @@ def test_nothing_is_read_beyond_the_measured_range(world, all_tables):
         method = next(m for m in view.compared if title(m) == row[1])
         tasks = view.nlu if row[2].startswith("understanding") else view.mt
         most = max(point.skipped for point in view.points(method, tasks))
-        for share, cell in zip(compare.SHARES, row[4 : 4 + len(compare.SHARES)], strict=True):
-            assert (cell == NOT_REACHED) == (share > most + 1e-5)
+        for share, entry in zip(compare.SHARES, row[4 : 4 + len(compare.SHARES)], strict=True):
+            assert (entry == NOT_REACHED) == (share > most + 1e-5)
     for row in all_tables["auc"].frame().itertuples():
         low, high = map(float, row[4].split(" to "))
         assert 0 <= low < high
@@ -140,7 +139,7 @@ def test_what_a_method_rests_on_follows_its_start():
 
 
 @pytest.mark.parametrize("lost", ["unified", "static", "ours", "no_mixer", "vanilla"])
-def test_a_missing_cell_reads_not_run_in_every_table(tmp_path, lost):
+def test_a_missing_run_reads_not_run_in_every_table(tmp_path, lost):
     params = parameters()
     write_world(tmp_path, parameters(methods=[m for m in params.grid.methods if m != lost]), n=12)
     found = made(views_of(tmp_path, params))
@@ -159,7 +158,7 @@ def test_nothing_on_disk_still_gives_tables(tmp_path):
     assert all(row[9] == NOT_RUN for row in found["claims"].texts())
 
 
-def test_a_smaller_grid_ignores_old_cells(tmp_path):
+def test_a_smaller_grid_ignores_old_runs(tmp_path):
     params = parameters(methods=["vanilla", "unified", "ours"])
     write_world(tmp_path, params, n=12)
     before = {name: table.frame().to_csv() for name, table in made(views_of(tmp_path, params)).items()}
@@ -194,13 +193,13 @@ def test_the_papers_numbers_stand_in_rows_that_name_its_tasks(all_tables):
     ours = rows["paper, Llama2-7B-Chat: Ours bs=1, on RTE, SST-2, CoLA"]
     assert ours[2:] == ["68.8", "77.5", "90.6", "92.7", "49.4", "58.1", "–"]
     assert not any("paper" in column for column in all_tables["nlu"].columns)
-    paired = all_tables["variance"].frame().set_index("task")[paper_tables.SOURCE]
+    paired = all_tables["variance"].frame().set_index("task")[f"paper, {paper_tables.MODEL}"]
     assert paired["Entailment"] == "0.35 on RTE" and paired["English to Chinese"] == "0.32 on WMT23 en-zh"
     five = {row[1]: row for row in all_tables["per_backbone"].texts()}
     assert five["paper, GPT2-XL, on RTE, SST-2, CoLA"][2:] == ["62.5", "68.5", "85.4", "88.2", "42.3", "46.1"]
 
 
-def test_on_the_papers_own_tasks_its_numbers_stand_beside(tmp_path):
+def test_on_the_papers_own_tasks_its_numbers_are_those_of_these_tasks(tmp_path):
     params = on(
         parameters(methods=["vanilla", "static", "unified", "ours"]),
         nlu=["rte", "qnli"],
@@ -211,13 +210,26 @@ def test_on_the_papers_own_tasks_its_numbers_stand_beside(tmp_path):
     write_world(tmp_path, params, n=12)
     found = made(views_of(tmp_path, params))
     table = found["nlu"].frame().set_index("method")
-    assert table.loc["Ours bs=8", "RTE AVG, paper, Llama2-7B-Chat"] == 67.7
-    assert table.loc["Static (Yuan et al.)", "RTE BEST, paper, Llama2-7B-Chat"] == 68.6
-    assert pd.isna(table.loc["Unified skipping", "RTE BEST, paper, Llama2-7B-Chat"])
-    assert not any(str(name).startswith("paper") for name in table.index)
-    assert table.loc["Skip-decode (the paper's alone)", "RTE AVG, paper, Llama2-7B-Chat"] == 44.7
-    assert "QNLI AVG, paper, Llama2-7B-Chat" not in table.columns
+    of = "paper, Llama2-7B-Chat"
+    assert table.loc[f"{of}: Ours bs=8, on RTE", "RTE AVG"] == 67.7
+    assert table.loc[f"{of}: Static (Yuan et al.), on RTE", "RTE BEST"] == 68.6
+    assert table.loc[f"{of}: Skip-decode, on RTE", "RTE AVG"] == 44.7  # which the paper alone ran
+    assert table[table.index.str.startswith("paper")][["QNLI AVG", "QNLI BEST", "skipped %"]].isna().all(axis=None)
+    assert not any("Unified" in name for name in table.index if name.startswith("paper"))
     table = found["mt"].frame().set_index("method")
-    assert table.loc["Vanilla", "IWSLT de-en AVG, paper, Llama2-7B-Chat"] == 33.2
+    assert table.loc[f"{of}: Vanilla, on IWSLT de-en", "IWSLT de-en AVG"] == 33.2
     rows = {row[1]: row for row in found["per_backbone"].texts()}
     assert rows["paper, Falcon-7B, on RTE"][2:] == ["66.8", "75.9", "–", "–"]
+
+
+def test_what_an_entry_holds_stays_text():
+    table = Table("t", "<b>t</b>", "n <i>", ["a<img>", "b"], [["<script>alert(1)</script>", "x|y\n[c](javascript:d)"]])
+    text = table.markdown()
+    assert text.splitlines()[-3].count("|") == 4 and "\\|" in text
+    assert not any(part in text for part in ("<", "](")) and "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert table.frame().iloc[0, 0] == "<script>alert(1)</script>"
+
+
+def test_a_columns_title_says_how_many_decimals_are_shown():
+    table = Table("t", "t", "n", ["F1", "NLU speed-up", "std of ours", "parameters, millions"], [[1.25] * 4])
+    assert table.texts() == [["1.2", "1.25", "1.25", "1"]]
