@@ -17,6 +17,7 @@ from pydantic import (
 
 from dlskip.data import embedded
 from dlskip.data.tasks import BUILT_IN, Task
+from dlskip.methods.names import TITLES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # part of paths and of DVC's keys
 Item = TypeVar("Item")
@@ -44,11 +45,19 @@ class Grid(Section):
 
     backbones: Once[str] = Field(min_length=1)
     seeds: Once[NonNegativeInt] = Field(min_length=1)
-    methods: Once[Name] = Field(min_length=1, description="what is evaluated: rows of the tables, in their order")
-    baselines: Once[Name] = Field(description="those of them that stage `baselines` makes")
+    own: Once[Literal["vanilla", "pretrain_static", "ours"]] = Field(
+        min_length=1, description="methods with stages of their own"
+    )
+    baselines: Once[Name] = Field(description="methods to compare with: a file of dlskip/methods each")
     trained: Once[Name] = Field(description="those of the baselines that train a model for each share")
-    ablations: Once[Name] = Field(description="those of them that stage `ablations` trains")
-    timed: Once[Name] = Field(description="those of them whose speed is measured")
+    ablations: Once[Name] = Field(description="names of ablations.variants")
+    timed: Once[Name] = Field(description="of all these, those whose speed is measured")
+
+    @property
+    def methods(self) -> list[str]:
+        """What is evaluated: rows of the tables, in their order."""
+        of_file = {*self.own, *self.baselines}
+        return [*(name for name in TITLES if name in of_file), *self.ablations]
 
 
 class Backbone(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from dlskip.config.sections import Name, Section, Train
 
@@ -105,21 +105,12 @@ class ShortGPT(Section):
     examples: int = Field(ge=1, description="validation rows that the influence is measured on")
 
 
-class NothingToSet(Section):
-    """A method without hyperparameters of its own."""
-
-
 class Baselines(Section):
-    """What the methods that ours is compared with are trained or calibrated with: one section per method."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, NothingToSet]  # of methods without hyperparameters, by name
+    """What the methods that ours is compared with are trained or calibrated with, if there is anything to set."""
 
     static: Static
     skip_decode: SkipDecode
     shortgpt: ShortGPT
-    unified: NothingToSet
-    early_exit: NothingToSet
 
     def trains(self, method: str) -> bool:
         """Whether a method trains: a model for each of ``evaluate.shares``."""

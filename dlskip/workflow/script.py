@@ -19,7 +19,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 HELP = {
     "backbone": "a name under `backbones` in params.yaml",
     "kind": "nlu (answers to choose from) or mt (translations)",
-    "method": "a name under `grid.methods` in params.yaml",
+    "method": "a name under `grid` in params.yaml",
     "share": "of the layers that are dropped",
     "step": "of training",
     "seed": "of the order of examples, masks and actions",

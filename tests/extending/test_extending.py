@@ -1,4 +1,4 @@
-"""What a reader adds: a method is a file and its name, a data set an entry of params.yaml and its rows.
+"""What a reader adds: a method is one file and one name, a data set an entry of params.yaml and its rows.
 
 Both are added to a copy of the package, made and evaluated by a process of its own on a tiny model, and must stand in
 the report's table of settings.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from dlskip.config import read_yaml
+from tests.helpers import default
 
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).resolve().parents[2]
+EMPTY = ("baselines", "trained", "ablations", "timed")  # lists of the grid
 METHOD = '''"""Every second layer, as far as the share asks for."""
 
 from dlskip.methods.base import Method, for_shares
@@ -70,12 +73,11 @@ def settings_table(scratch: Path, method: str, changes: dict[str, dict[str, Any]
     shutil.copytree(
         REPO / "dlskip", scratch / "dlskip", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
     )
-    data = read_yaml(REPO / "params.yaml")
+    data = read_yaml(default.PARAMS)
     data["backbones"] = {"tiny": {"source": "tiny-llama"}}
     data["prepare"] |= {"mt": [], "train": 8, "validation": 4, "test": 4, "instructions": 2}
     data["evaluate"] |= {"shares": [0.5, 0.25]}
-    empty: dict[str, Any] = {"backbones": ["tiny"], "baselines": [], "trained": [], "ablations": [], "timed": []}
-    data["grid"] |= {"methods": ["vanilla"]} | empty
+    data["grid"] |= {"backbones": ["tiny"], "own": ["vanilla"]} | {key: [] for key in EMPTY}
     for section, values in changes.items():
         data[section] |= values
     with (scratch / "params.yaml").open("w") as file:
@@ -94,17 +96,35 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_method_is_a_file_and_its_name(scratch: Path) -> None:
+def test_a_method_is_one_file_and_one_name(scratch: Path) -> None:
     (scratch / "dlskip" / "methods" / "every_second.py").write_text(METHOD)
-    own = ["every_second"]
-    changes = {"grid": {"methods": ["vanilla", *own], "baselines": own}, "baselines": {"every_second": {}},
-               "prepare": {"nlu": ["sentiment"]}}  # fmt: skip
+    changes = {"grid": {"baselines": ["every_second"]}, "prepare": {"nlu": ["sentiment"]}}
     rows = settings_table(scratch, "every_second", changes).set_index(["method", "setting"])
     shares = rows.loc["Every second layer"]["Sentiment skipped"].astype(float)
     layers = json.loads((scratch / "models" / "tiny" / "config.json").read_text())["num_hidden_layers"]
     for setting, share in {"share 0.5": 0.5, "share 0.25": 0.25}.items():
         dropped = len(list(range(1, layers - 1, 2))[: round(share * layers)])
         assert shares[setting] == pytest.approx(100 * dropped / layers) and dropped
+
+
+def test_its_stages_are_the_pipeline_s(scratch: Path) -> None:
+    """The method's file, its name after the others in params.yaml, and nothing else: DVC has its stages."""
+    subprocess.run(["git", "init", "-q"], cwd=scratch, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=scratch, check=True)
+    shutil.copy(REPO / "dvc.yaml", scratch)
+    text = default.PARAMS.read_text(encoding="utf-8")
+    stages = []
+    for added in ("", ", every_second"):
+        (named,) = re.findall(r"^  baselines: \[[\w, ]+", text, re.MULTILINE)
+        (scratch / "params.yaml").write_text(text.replace(named, named + added), encoding="utf-8")
+        listed = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
+        found = subprocess.run(listed, cwd=scratch, check=True, capture_output=True, text=True).stdout
+        stages.append(set(found.split()))
+    new = {
+        "baselines@every_second-smollm2-0",
+        *(f"evaluate_baselines@every_second-{k}-smollm2-0" for k in ("nlu", "mt")),
+    }
+    assert stages[1] - stages[0] == new and stages[0] < stages[1]
 
 
 def test_a_data_set_is_an_entry_and_its_rows(scratch: Path) -> None:

@@ -50,10 +50,14 @@ def parameters(**grid: Any) -> config.Params:
     data["evaluate"] |= full["evaluate"]
     data["speed"] |= full["speed"]
     data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
-    grid = {"backbones": ["smollm2"], "seeds": [0], "methods": METHODS} | grid
-    made = {"baselines": [m for m in BASELINES if m != "pretrain_static"], "ablations": ABLATIONS}
-    made |= {"trained": ["static"], "timed": METHODS[:8]}
-    data["grid"] = grid | {stage: [m for m in of_stage if m in grid["methods"]] for stage, of_stage in made.items()}
+    methods = grid.pop("methods", METHODS)
+    made = {
+        "own": ["vanilla", "pretrain_static", "ours"],
+        "baselines": [m for m in BASELINES if m != "pretrain_static"],
+    }
+    made |= {"trained": ["static"], "ablations": ABLATIONS, "timed": METHODS[:8]}
+    data["grid"] = {"backbones": ["smollm2"], "seeds": [0]} | grid
+    data["grid"] |= {key: [m for m in listed if m in methods] for key, listed in made.items()}
     data["backbones"]["other"] = {"source": "tiny-llama"}
     return config.validate(data)
 
