@@ -18,6 +18,7 @@ from dlskip.models import tuning
 from dlskip.models.tiny import VOCAB, tiny
 from dlskip.skip import Skipper, attach
 from dlskip.skip.stack import find_layers, find_stack, output_logits
+from tests.helpers import shared
 from tests.helpers.published import Made, publish
 from tests.helpers.sections import rl, tune
 
@@ -25,15 +26,16 @@ Make = Callable[..., tuple[Any, Skipper]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The pipeline's tests take longest: they start first, beside all the others."""
-    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+    """The longest files start first, so that two workers end together: the pipeline's, then those with slow tests."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("workflow") is None, item.path not in slow))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compiled code is kept for this run alone, not in the user's home."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DLSKIP_CACHE", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("DLSKIP_CACHE", str(shared.folder(tmp_path_factory, "compiled")))
         yield
 
 

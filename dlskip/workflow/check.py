@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
 from dlskip import config
-from dlskip.models.backbone import dtype_of
 
 
 def check() -> None:
@@ -15,6 +12,10 @@ def check() -> None:
         DlskipError: A key is wrong, and which.
     """
     params = config.load_params()
+    import torch  # seconds, which nobody who mistyped a key has to wait
+
+    from dlskip.models.backbone import dtype_of
+
     on_cpu = params.device == "cpu" or not torch.cuda.is_available()
     automatic = any(spec.dtype == "auto" for spec in params.backbones.values())
     if on_cpu and automatic and dtype_of("auto") is torch.float32:

@@ -28,6 +28,7 @@ from dlskip.errors import DlskipError
 from dlskip.inference.decode import decode
 from dlskip.models.tiny import tiny_tokenizer
 from dlskip.skip import FullDepth, Threshold
+from tests.helpers.effort import FOUR_OR_ALL, tries
 
 DELTA = 0.05
 PROMPTS = ["the man saw a dog", "is it true? ", "yes", "der Mann und die Frau in the house", "no good"]
@@ -107,7 +108,7 @@ def test_the_bound_beside_a_budget_holds_though_the_threshold_was_chosen_on_the_
     assert not too_often(exceeded, 300) and too_often(naive, 300)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=tries(30), deadline=None, derandomize=True)
 @given(n=st.integers(1, 40), limit=st.floats(0.01, 0.9), halves=st.floats(0, 1))
 def test_p_values_are_super_uniform_at_the_limit(n: int, limit: float, halves: float) -> None:
     """Exactly: over the distribution of the sum of n losses in {0, 1/2, 1} whose mean is the limit."""
@@ -124,7 +125,7 @@ def test_p_values_are_super_uniform_at_the_limit(n: int, limit: float, halves: f
             assert chances[values <= u].sum() <= u + 1e-9
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=tries(60), deadline=None, derandomize=True)
 @given(losses=st.lists(st.floats(0, 1), min_size=2, max_size=40), more=st.floats(0, 1), limit=st.floats(0.01, 0.98))
 def test_p_values_rise_with_the_losses_and_fall_with_the_limit(losses: list[float], more: float, limit: float) -> None:
     x = np.array(losses)
@@ -257,7 +258,7 @@ def test_agreement_counts_positions() -> None:
     assert agreement([], [1]) == agreement([1], [2]) == 0
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon"])
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 def test_measuring_is_decoding_at_each_threshold(family: str, skipping: Any) -> None:
     """Threshold 1 loses nothing and runs all; 0 runs the first and the last of six; the rest is row by row."""
     model, skipper = skipping(family)

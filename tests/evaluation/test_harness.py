@@ -162,6 +162,7 @@ def test_a_local_task_runs_through_the_harness(tmp_path: Path, tasks: Path, skip
     assert 1 / 3 < config["layers_run"] < 1 and config["threshold"] == 0.5 and "model_num_parameters" in config
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_the_model_type(tmp_path: Path, tasks: Path, skipping: Any) -> None:
     made, out = publish(tmp_path, skipping), tmp_path / "out"
     arguments = ["--model", "dlskip", "--model_args", f"pretrained={made.artifact},threshold=1", "--device", "cpu"]

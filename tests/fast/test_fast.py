@@ -24,6 +24,7 @@ from dlskip.models.tiny import FAMILIES
 from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sampled, Strategy, Threshold, skipper_of
 from dlskip.skip.cache import GrowingLayer
 from dlskip.skip.stack import find_layers, find_stack
+from tests.helpers.effort import tries
 
 KNOWN = ["llama", "mistral", "qwen2"]
 
@@ -73,7 +74,7 @@ def policy_of(name: str, rows: int) -> Policy:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(
     family=st.sampled_from(KNOWN),
     policy=st.sampled_from(["full", "forced", "alike", "random", "threshold", "majority", "any", "exit"]),
@@ -168,7 +169,7 @@ def test_taking_it_off_gives_the_backbone_back(skipping: Any) -> None:
     assert "forward" not in vars(fast.lm_head)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=tries(40), deadline=None)
 @given(
     st.lists(st.sampled_from(["one", "many", "crop", "reorder", "select", "repeat", "copy"]), max_size=12), st.data()
 )

@@ -18,6 +18,7 @@ from dlskip.inference.speculative import speculate
 from dlskip.skip import FullDepth, Sampled, Threshold, skipper_of
 from dlskip.skip.stack import find_layers
 from tests.fast.test_fast import KNOWN, decoded, pair, policy_of
+from tests.helpers.effort import tries
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 POLICIES = ["full", "forced", "alike", "random", "threshold", "majority", "any", "exit"]
@@ -56,7 +57,7 @@ def prompts_of(lengths: list[int]) -> list[list[int]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=tries(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     family=st.sampled_from(KNOWN),
     policy=st.sampled_from(POLICIES),

@@ -20,8 +20,8 @@ from dlskip.models.tiny import FAMILIES, tiny
 from dlskip.skip import Forced, RandomSkip, Threshold, attach
 from dlskip.skip.passes import Pass
 from dlskip.skip.stack import find_stack
+from tests.helpers.effort import ALL, FOUR, FOUR_OR_ALL, tries
 
-FOUR = ("llama", "gpt2", "opt", "falcon")
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16], [17]]
 NEVER = -1  # an end-of-sequence id that no token has
 SOME = torch.tensor([True, False, True, True, False, True])
@@ -80,10 +80,10 @@ def test_for_timing_every_row_has_the_length_that_is_asked_for(skipping: Any) ->
     assert [d.tokens for d in timed] == [d.tokens[:n] for d, n in zip(free, [4, 2, 6, 1], strict=True)]
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=tries(8), deadline=None, derandomize=True)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=2, max_size=5),
-    family=st.sampled_from(FOUR),
+    family=st.sampled_from([*FAMILIES] if ALL else FOUR),
     threshold=st.sampled_from([0.3, 0.5, 0.7]),
     seed=st.integers(0, 50),
 )
@@ -251,7 +251,7 @@ def test_a_cache_that_cannot_hold_skips_is_refused(skipping: Any) -> None:
         assert torch.equal(empty, model(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 def test_embeddings_may_be_given_instead_of_ids(family: str, skipping: Any) -> None:
     model, skipper = skipping(family)
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])

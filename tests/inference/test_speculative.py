@@ -20,6 +20,7 @@ from dlskip.inference.speculative import Speculated, speculate
 from dlskip.models.tiny import FAMILIES, tiny
 from dlskip.skip import Forced, FullDepth, Policy, RandomSkip, Sampled, Threshold
 from dlskip.skip.stack import find_stack
+from tests.helpers.effort import FOUR_OR_ALL, tries
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16], [17]]
 SOME = torch.tensor([True, False, True, True, False, True])
@@ -60,7 +61,7 @@ def full_depth_greedy(model: Any, skipper: Any, prompt: list[int], stop: int = -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=tries(12), deadline=None, derandomize=True)
 @given(
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4),
     policy=st.sampled_from(sorted(POLICIES)),
@@ -217,7 +218,7 @@ def histogram(pairs: Tensor, size: int) -> Tensor:
     return torch.bincount(code, minlength=size ** pairs.shape[1])
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=tries(10), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 999), drafted=st.integers(0, 2), sharp=st.sampled_from([0.5, 1.0, 3.0]))
 def test_the_acceptance_rule_leaves_the_verifiers_distribution(seed: int, drafted: int, sharp: float) -> None:
     """Both tokens of a round of two drafts, completed by the verifier's next token where a round gave but one."""
@@ -251,7 +252,7 @@ def test_a_rejection_that_only_rounding_explains_draws_from_the_verifier() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon"])
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 @pytest.mark.parametrize("confidence", [0.0, 0.6])
 def test_samples_are_distributed_as_full_depth_says(family: str, confidence: float, skipping: Any) -> None:
     """The first four tokens of thousands of rows, against the distribution enumerated without a cache."""

@@ -35,6 +35,7 @@ from dlskip.skip import attach
 from dlskip.skip.policy import Policy
 from dlskip.skip.stack import find_layers, find_stack, output_logits
 from tests.helpers import default
+from tests.helpers.effort import FOUR_OR_ALL
 from tests.helpers.sections import tune
 
 REPO = Path(__file__).resolve().parents[2]
@@ -79,7 +80,7 @@ def test_dropped_layers_are_as_if_they_were_not_there(family: str, ragged: Any) 
         assert torch.equal(target_logits(model, batch), target_logits(tiny(family, layers=6), batch))
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon"])
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 def test_early_exit_reads_the_hidden_state_of_its_layer(family: str, ragged: Any) -> None:
     model, batch = tiny(family, layers=6), ragged((5, 2), (3, 3))
     stack: Any = find_stack(model)

@@ -18,6 +18,7 @@ from dlskip.models import backbone, tuning
 from dlskip.models.tiny import FAMILIES, tiny, tiny_tokenizer
 from dlskip.skip import attach
 from dlskip.skip.stack import find_layers, find_stack, output_logits
+from tests.helpers.effort import FOUR_OR_ALL
 from tests.helpers.sections import tune
 
 IDS = torch.arange(3, 20)[None]
@@ -160,7 +161,7 @@ def test_lora_is_float32_on_a_bfloat16_backbone() -> None:
     assert logits(tuned).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon"])
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize("skipping", [False, True])
 def test_tuned_weights_survive_saving(family: str, mode: str, skipping: bool, tmp_path: Path) -> None:

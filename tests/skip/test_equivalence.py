@@ -19,9 +19,9 @@ from dlskip.models import tuning
 from dlskip.models.tiny import FAMILIES, tiny
 from dlskip.skip import Forced, Sampled, Skipper, Strategy, Threshold, attach, skipper_of
 from dlskip.skip.stack import find_layers, find_stack, output_logits
+from tests.helpers.effort import FOUR_OR_ALL, tries
 from tests.helpers.sections import tune
 
-FOUR = ("llama", "gpt2", "opt", "falcon")
 PROMPTS = left_pad([[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]], pad=2)
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 Ragged = Callable[..., Batch]
@@ -122,7 +122,7 @@ def test_skipping_all_free_layers_leaves_residual_and_adapters(family: str, skip
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kv_fill", ["copy", "project"])
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=tries(6), deadline=None, derandomize=True)
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 5)), min_size=1, max_size=3),
     p=st.sampled_from([0.3, 0.7]),
@@ -199,7 +199,7 @@ def test_fill_rules_differ_so_the_comparisons_can_tell(skipping: Any, ragged: Ra
 
 @pytest.mark.parametrize("policy", ["threshold", "sample", "strategy"])
 @pytest.mark.parametrize("reads", ["input", "output"])
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 def test_decisions_of_teacher_forcing_are_those_of_decoding(
     family: str, reads: str, policy: str, skipping: Any, examples: Any, ragged: Ragged
 ) -> None:
@@ -223,7 +223,7 @@ def test_decisions_of_teacher_forcing_are_those_of_decoding(
         assert torch.equal(skipper.last.run_matrix(), runs[batch.place == 0])
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 def test_a_skipped_block_is_not_called(family: str, skipping: Any, ragged: Ragged, random_masks: Masks) -> None:
     """Counted at the original forward itself, in tokens."""
     model, skipper = skipping(family)
@@ -268,7 +268,7 @@ def test_hidden_states_include_bypassed_layers(family: str, skipping: Any) -> No
         torch.testing.assert_close(states[layer + 1], bypassed)
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 def test_lora_with_skipping_is_merged_and_its_keys_are_its_own(family: str, random_masks: Masks) -> None:
     plain = tuning.make_trainable(tiny(family), tune(r=4))
     model = tuning.make_trainable(tiny(family), tune(r=4))

@@ -20,6 +20,7 @@ from dlskip.skip import Forced, Skipper, attach
 from dlskip.skip.stack import output_logits
 from dlskip.steps.pretrain import Pretrain, random_masks
 from dlskip.training.losses import cross_entropy, kl, skip_pretraining
+from tests.helpers.effort import FOUR_OR_ALL
 from tests.helpers.sections import skip_pretrain, tune
 
 Ragged = Callable[..., Batch]
@@ -131,7 +132,7 @@ def _row(examples: Any, i: int) -> Batch:
     return Batches([rows[i]], pad=2, batch=1, seed=0).at(0)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon"])
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 def test_gradient_checkpointing_changes_nothing_or_is_refused(family: str, skipping: Any, ragged: Ragged) -> None:
     """Whole rows are recomputed alike; per-token masks need the keys that checkpointing throws away."""
     model, skipper = skipping(family, lora=True)
@@ -211,7 +212,7 @@ def test_without_skips_students_equal_their_teacher(unit: str, skipping: Any, ra
     assert float(parts["kl_reg"]) == pytest.approx(0, abs=1e-5) and float(parts["skip_masks"]) == 0
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "falcon"])
+@pytest.mark.parametrize("family", FOUR_OR_ALL)
 def test_the_teacher_gets_no_gradient_and_a_frozen_one_is_the_saved_model(
     family: str, ragged: Ragged, tmp_path: Any
 ) -> None:

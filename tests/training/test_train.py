@@ -28,6 +28,7 @@ from dlskip.steps.reinforce import Reinforce
 from dlskip.steps.supervised import Supervised
 from dlskip.training import checkpoint
 from dlskip.training.loop import Step, TrainingRun, finish, learning_rate, total_steps, train
+from tests.helpers.effort import further
 from tests.helpers.sections import mixer, skip_pretrain
 
 TRAIN = Train(max_length=1024, steps=7, batch=4, lr=1e-2, checkpoint_every=3, log_every=1)
@@ -108,18 +109,21 @@ def test_what_is_trained_moves_and_nothing_else_does(name: str, make_step: Any, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kills", [(5, 6), *further("killed after steps 5 and 6", [((k,),) for k in range(1, 7)])])
 @pytest.mark.parametrize("name", STEPS)
-def test_resumed_equals_uninterrupted_bit_for_bit(name: str, make_step: Any, examples: Any, tmp_path: Path) -> None:
-    """Killed twice: between checkpoints, and right after one."""
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    name: str, kills: tuple[int, ...], make_step: Any, examples: Any, tmp_path: Path
+) -> None:
+    """Killed between checkpoints, which are written every three steps, or right after one, or twice."""
     whole, run = make_step(name), run_of(tmp_path / "a", examples)
     train(whole, run, tmp_path / "a")
     resumed_run = run_of(tmp_path / "b", examples)
-    for kill in (5, 6):
+    for kill in kills:
         with pytest.raises(KeyboardInterrupt):
             train(make_step(name), resumed_run, tmp_path / "b", on_step=kill_at(kill))
     resumed, finished = make_step(name), []
     train(resumed, resumed_run, tmp_path / "b", on_step=finished.append)
-    assert finished == [7]
+    assert finished == list(range(3 * (kills[-1] // 3) + 1, 8))
     expected = state(whole)
     assert all(torch.equal(t, expected[n]) for n, t in state(resumed).items())
     if name == "ema":
