@@ -126,10 +126,8 @@ def write_report(
     (out / "bench.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     table.to_csv(out / "bench.csv", index=False, float_format="%.5g")
     (out / "bench.md").write_text(markdown(table, about), encoding="utf-8")
-    with theme.applied(160):
-        figure = draw_speed_ups(table)
-        figure.savefig(out / "bench.svg", metadata={"Date": None})
-        plt.close(figure)
+    with theme.applied():
+        (out / "bench.svg").write_text(theme.svg(draw_speed_ups(table)), encoding="utf-8")
 
 
 def markdown(table: pd.DataFrame, about: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
+from dlskip.plotting import theme
 from dlskip.report import figures_ablations, figures_layers, figures_speed, headline, style, training_figures
 from dlskip.report import figures_common as common
 from dlskip.report.figures_common import BANDS, SHARE, Picture, curve_points, facts, handles
@@ -49,9 +50,9 @@ def draw(view: View, directory: Path) -> dict[str, Drawn]:
     for name, maker in makers(view).items():
         with style.style():
             picture = maker(view)
-            wide = style.svg(picture.figure)
+            wide = theme.svg(picture.figure)
         with style.style(narrow=True):
-            narrow = style.svg(maker(view).figure)
+            narrow = theme.svg(maker(view).figure)
         (directory / f"{name}.svg").write_text(wide, encoding="utf-8")
         drawn[name] = Drawn(wide, narrow, picture.alt, picture.caption)
     return drawn

@@ -14,7 +14,8 @@ from markupsafe import Markup
 from dlskip import __version__
 from dlskip.data.tasks import TASKS
 from dlskip.methods.names import title as method_title
-from dlskip.report import headline, notes, style
+from dlskip.plotting import theme
+from dlskip.report import headline, notes
 from dlskip.report.claims import SAME, Claim
 from dlskip.report.compare import NO_RANGE
 from dlskip.report.explorer import chart, embed, library, slug
@@ -84,7 +85,7 @@ def render(views: Sequence[View], made: Sequence[Table], said: Sequence[Claim], 
         pictures=drawn,
         chart=chart(views),
         library=library(),
-        dark=style.DARK,
+        dark=theme.DARK,
         smoke=notes.smoke(views),
         traces=[_trace(t) for t in _more(headline_traces(view))],
         found=found,

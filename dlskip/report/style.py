@@ -1,9 +1,7 @@
-"""One look for every figure: fixed colours per method, two widths, and a drawing that is dark on a dark screen."""
+"""One look for every figure of the report: fixed colours per method, and two widths."""
 
 from __future__ import annotations
 
-import io
-import re
 import textwrap
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,7 +23,7 @@ PAPER = theme.PAPER
 OURS = theme.OURS
 RANDOM = theme.RANDOM
 VANILLA = INK
-SECOND = "#8a4f7d"  # another variant of training; never a method
+SECOND = theme.SECOND
 Dashes = str | tuple[float, tuple[float, ...]]
 # A colour, a marker and a kind of line per method: in grey, or to a reader who sees fewer hues, the latter two remain.
 _LOOKS: dict[str, tuple[str, str, Dashes]] = {
@@ -44,13 +42,6 @@ _OTHERS = ["#8a4f7e", "#4f6d7a", "#7d5a3c", "#3d6b4f", "#6a5acd", "#a0522d"]
 _OTHER_MARKS: list[tuple[str, Dashes]] = [
     ("p", (0, (4, 2))), ("h", (0, (2, 1))), (">", (0, (6, 2))), ("d", (0, (1, 1.5))), ("H", (0, (4, 1, 1, 1))),
 ]  # fmt: skip
-# Every colour above on a dark ground. What is drawn in another colour stays as it is.
-DARK = {
-    PAPER: "#1c2229", INK: "#e6e9ec", MUTED: "#a9b3bd", RULE: "#343c45", OURS: "#4aa3dc", RANDOM: "#f08a3c",
-    SECOND: "#c493b8", "#881dd9": "#b884f0", "#627435": "#94c456", "#464c00": "#b3ab5e", "#b8517b": "#e08bb0",
-    "#662b28": "#c0817c", "#d92d5d": "#ff6b88", "#8a4f7e": "#c493b9", "#4f6d7a": "#8fb0bf", "#7d5a3c": "#c29b7a",
-    "#3d6b4f": "#7fb596", "#6a5acd": "#a79cf0", "#a0522d": "#d98b62",
-}  # fmt: skip
 BEHIND = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.8}  # keeps words legible over lines
 HEAT = mpl.colors.LinearSegmentedColormap.from_list("skip", [mpl.colors.to_rgba(OURS, a) for a in (0.05, 1.0)])
 NARROW = 4.6  # inches: a figure for a screen held upright
@@ -122,15 +113,3 @@ def blank(axes: Axes, text: str = "not run") -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
-
-
-def svg(figure: Figure) -> str:
-    """The figure as a drawing with its words as words; a reader who prefers a dark screen sees the dark colours."""
-    with io.StringIO() as file:
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        text = re.sub(r"(\.\d\d)\d+", r"\1", file.getvalue())  # to a hundredth of a point
-    plt.close(figure)
-    rules = [f'[style*="{part}: {c}"]{{{part}:{d}!important}}' for c, d in DARK.items() for part in ("fill", "stroke")]
-    rules.append("image{filter:brightness(1.7)}")
-    head, start, rest = text.partition("<defs>")
-    return f"{head}<style>@media (prefers-color-scheme:dark){{{''.join(rules)}}}</style>\n{start}{rest}"

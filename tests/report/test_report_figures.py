@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from dlskip.methods.names import TITLES
+from dlskip.plotting import theme
 from dlskip.report import (
     collect,
     figures,
@@ -84,8 +85,8 @@ def test_every_method_has_a_look_of_its_own():
     for part in ("color", "marker", "linestyle"):
         assert len({str(look[part]) for look in looks}) >= len(TITLES) - (part == "linestyle")
     for colour in [look["color"] for look in looks] + [style.INK, style.MUTED, style.SECOND]:
-        assert contrast(colour, style.PAPER) >= 4.5
-        assert contrast(style.DARK[colour], style.DARK[style.PAPER]) >= 4.5
+        assert contrast(colour, theme.PAPER) >= 4.5
+        assert contrast(theme.DARK[colour], theme.DARK[theme.PAPER]) >= 4.5
 
 
 @pytest.mark.parametrize("vision", VISION)
@@ -232,7 +233,7 @@ def test_names_at_the_ends_do_not_overlap(heights):
 
 
 def test_equal_data_give_equal_bytes(view):
-    assert style.svg(figures_speed.pareto(view).figure) == style.svg(figures_speed.pareto(view).figure)
+    assert theme.svg(figures_speed.pareto(view).figure) == theme.svg(figures_speed.pareto(view).figure)
 
 
 def test_what_was_not_recorded_is_not_called_not_run(view, tmp_path):
