@@ -105,6 +105,9 @@ class Params(Section):
                 except ValidationError as error:
                     where = f"ablations.variants.{name}.set.{section}."
                     raise ValueError(offences(error, _known(), where)) from error
+            changed = varied(self, variant)
+            if changed.model.prices is not None and changed.rl.share is not None:
+                raise ValueError(f"ablations.variants.{name} draws prices, so it needs rl.share: null in its `set`")
         return self
 
 

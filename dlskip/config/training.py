@@ -53,7 +53,8 @@ class RL(Section):
     train: Train
     rollouts: int = Field(ge=1, description="K sampled trajectories per example")
     cost: Literal["layers_run", "signed"] = Field(description="l_n / L, or the formula's sum of +-1")
-    price: float = Field(ge=0, description="lambda")
+    price: float = Field(ge=0, description="lambda; where `share` is given, at the first step")
+    share: float | None = Field(ge=0, lt=1, description="skipped share that lambda is adapted to; null: lambda stays")
     baseline: Literal["none", "ema", "self_critical", "rloo"]
     credit: Literal["token", "sample"] = Field(description="reward of a token's own target, or its sample's")
     entropy: float = Field(ge=0, description="entropy bonus: keeps the threshold a dial")
@@ -63,6 +64,12 @@ class RL(Section):
     alarm_gap: float = Field(gt=0, le=1, description="sampled against thresholded skip rate: alarm above")
     eval_every: int = Field(ge=1, description="steps between held-out measurements of the two rates")
     eval_examples: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _a_price_that_grows_is_positive(self) -> RL:
+        if self.share is not None and self.price == 0:
+            raise ValueError("price must be greater than 0 where `share` adapts it")
+        return self
 
     @model_validator(mode="after")
     def _rloo_needs_two(self) -> RL:

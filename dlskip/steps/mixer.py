@@ -14,6 +14,7 @@ from dlskip.data.batches import Batch
 from dlskip.inference.scoring import target_logits
 from dlskip.models import artifact, tuning
 from dlskip.skip import Sampled, skipper_of
+from dlskip.steps.price import Price
 from dlskip.steps.reinforce import Trajectories, collapse_alarms, drawn_prices, draws, held_out
 from dlskip.training.loop import Metrics, Step
 from dlskip.training.stage import TrainingStage
@@ -57,6 +58,7 @@ class Mix(Step):
         baseline = "rloo" if config.rollouts > 1 else "none"
         self.rl = rl.model_copy(update={"baseline": baseline})
         self.skipper = skipper_of(model)
+        self.price = Price(rl.price, rl.share)
         self._backbone = tuning.backbone_parameters(model)
         for parameter in [*self._backbone, *self.skipper.adapters(), *self.skipper.heads()]:
             parameter.requires_grad_(True)
@@ -72,18 +74,20 @@ class Mix(Step):
         policy = Sampled(draws(), price=drawn_prices(self.skipper, repeated, self.config.rollouts))
         with self.skipper.using(policy, repeated.deciders):
             ce = F.cross_entropy(target_logits(self.model, repeated), repeated.targets, reduction="none")
-        rolled = Trajectories(policy, ce, repeated, self.rl, self.config.rollouts)
+        rolled = Trajectories(policy, ce, repeated, self.rl, self.config.rollouts, self.price.now())
         weight = task_weights(self.config, repeated, progress)
         task = (weight * ce * repeated.weight).sum()
-        objective, bits = rolled.loss(
+        objective, policy_metrics = rolled.loss(
             self.skipper, rolled.advantage(torch.zeros(()), None), (1 - weight) * repeated.weight
         )
         metrics = {
             "ce": (ce.detach() * repeated.weight).sum(),
             "task_weight": weight.mean(),
-            "entropy": bits,
+            "price": self.price.now(),
+            **policy_metrics,
             **rolled.log(),
         }
+        self.price.follow(policy_metrics["skip_expected"])
         return task + objective, metrics
 
     def held_out(self, step: int) -> Metrics:

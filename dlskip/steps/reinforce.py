@@ -18,6 +18,7 @@ from dlskip.data.batches import Batch
 from dlskip.inference.scoring import target_logits
 from dlskip.models import artifact
 from dlskip.skip import Sampled, Skipper, Strategy, Threshold, skipper_of
+from dlskip.steps.price import Price
 from dlskip.training.loop import Metrics, Step, total_steps
 from dlskip.training.losses import action_log_prob, cross_entropy, entropy, leave_one_out, reinforce, reward
 from dlskip.training.stage import TrainingStage
@@ -81,22 +82,24 @@ class Trajectories:
         batch: The batch, repeated ``copies`` times.
         config: The ``rl`` section.
         copies: K.
+        price: Lambda, where the policy is conditioned on none.
     """
 
-    def __init__(self, policy: Sampled, ce: Tensor, batch: Batch, config: RL, copies: int) -> None:
+    def __init__(
+        self, policy: Sampled, ce: Tensor, batch: Batch, config: RL, copies: int, price: Tensor | float
+    ) -> None:
         self.policy = policy
         self.batch = batch
         self.config = config
         self.copies = copies
-        self.price = policy.price
+        self.price = price if policy.price is None else policy.price
         self.skipped = torch.stack(policy.skipped, dim=1)
         self.bonus = torch.stack(policy.bonus, dim=1)
         self.layers_run = policy.layers - self.skipped.sum(dim=1).float()
-        self.reward = self.rewarded(ce.detach(), self.layers_run, batch, policy.price)
+        self.reward = self.rewarded(ce.detach(), self.layers_run, batch, self.price)
 
-    def rewarded(self, ce: Tensor, layers_run: Tensor, batch: Batch, price: Tensor | float | None) -> Tensor:
+    def rewarded(self, ce: Tensor, layers_run: Tensor, batch: Batch, price: Tensor | float) -> Tensor:
         """Rewards (N,); with `sample` credit every token of a row earns the row's mean."""
-        price = self.config.price if price is None else price
         r = reward(ce, layers_run, self.policy.layers, price, self.config.cost)
         if self.config.credit == "token":
             return r
@@ -119,18 +122,20 @@ class Trajectories:
             centred = values - greedy[:, None]
         return torch.empty_like(self.reward).index_copy(0, groups.flatten(), centred.flatten())
 
-    def loss(self, skipper: Skipper, advantage: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Policy-gradient loss with entropy bonus, and the mean entropy.
+    def loss(self, skipper: Skipper, advantage: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Policy-gradient loss with entropy bonus, and for the log the mean entropy and the expected skipped share.
 
         ``weight`` (N,) sums to at most 1 as ``Batch.weight`` does. With `sample` credit a row's reward is earned by the
         actions of all its tokens, so each counts in full and not as its share of the row.
         """
-        logits = policy_logits(skipper, self.policy.states, self.price)
+        logits = policy_logits(skipper, self.policy.states, self.policy.price)
         log_prob = action_log_prob(logits, self.skipped, self.bonus)
         bits = entropy(logits)
         full = weight if self.config.credit == "token" else weight * row_tokens(self.batch)[self.batch.rows]
         loss = reinforce(log_prob, advantage, full) - self.config.entropy * (bits.sum(dim=1) * weight).sum()
-        return loss, bits.mean().detach()
+        each = torch.sigmoid(logits.detach()).sum(dim=1) / self.policy.layers
+        skipped = (each * self.batch.weight).sum() / self.batch.weight.sum()
+        return loss, {"entropy": bits.mean().detach(), "skip_expected": skipped}
 
     def log(self) -> Metrics:
         """Reward and rates, for the curves."""
@@ -160,6 +165,7 @@ class Reinforce(Step):
         self.model = model
         self.config = config
         self.skipper = skipper_of(model)
+        self.price = Price(config.price, config.share)
         self.held = held
         self.quiet_until = quiet_until
         self.register_buffer("extra_ema", torch.zeros(2))  # moving average of the reward, and its total weight
@@ -179,20 +185,23 @@ class Reinforce(Step):
         policy = Sampled(draws(), strategy_at(self.config, progress), price=price)
         with torch.no_grad(), self.skipper.using(policy, repeated.deciders):
             ce = F.cross_entropy(target_logits(self.model, repeated), repeated.targets, reduction="none")
-        rolled = Trajectories(policy, ce, repeated, self.config, copies)
+        rolled = Trajectories(policy, ce, repeated, self.config, copies, self.price.now())
         greedy = self._greedy(rolled, batch) if self.config.baseline == "self_critical" else None
         advantage = rolled.advantage(self._ema(rolled.reward), greedy)
-        loss, bits = rolled.loss(self.skipper, advantage, repeated.weight)
-        return loss, {**rolled.log(), "ce_reward": (ce * repeated.weight).sum(), "entropy": bits}
+        loss, policy_metrics = rolled.loss(self.skipper, advantage, repeated.weight)
+        metrics = {**rolled.log(), **policy_metrics, "ce_reward": (ce * repeated.weight).sum()}
+        metrics["price"] = self.price.now()
+        self.price.follow(policy_metrics["skip_expected"])
+        return loss, metrics
 
     def _greedy(self, rolled: Trajectories, batch: Batch) -> Tensor:
-        drawn = rolled.price
+        drawn = rolled.policy.price
         price = drawn[by_decision(rolled.batch, rolled.copies)[:, 0]] if isinstance(drawn, Tensor) else None
         with torch.no_grad(), self.skipper.using(Threshold(0.5, price=price), batch.deciders):
             ce = F.cross_entropy(target_logits(self.model, batch), batch.targets, reduction="none")
         assert self.skipper.last is not None
         run = self.skipper.last.run_matrix().sum(dim=1).to(ce.device).float()
-        return rolled.rewarded(ce, run, batch, price)
+        return rolled.rewarded(ce, run, batch, rolled.price if price is None else price)
 
     def _ema(self, rewards: Tensor) -> Tensor:
         """The moving average before this step's rewards join it (bias-corrected; 0 at first)."""

@@ -49,7 +49,7 @@ def rolled(
     policy = Fixed(actions, strategy)
     with torch.no_grad(), skipper.using(policy, batch.deciders):
         ce = F.cross_entropy(target_logits(model, batch), batch.targets, reduction="none")
-    return Trajectories(policy, ce, batch, config, copies)
+    return Trajectories(policy, ce, batch, config, copies, config.price)
 
 
 def probability(skipper: Skipper, trajectories: Trajectories) -> Tensor:
