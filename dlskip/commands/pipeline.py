@@ -37,7 +37,7 @@ def add(parser: ArgumentParser) -> None:
 
 def _add_run(parser: ArgumentParser, targets: str) -> None:
     parser.add_argument("targets", nargs="*", help=targets)
-    parser.add_argument("-j", "--jobs", type=count, help="stages at a time; 1 is `dvc repro` (1 or 2, see above)")
+    parser.add_argument("-j", "--jobs", type=count, help="stages at a time; 1 is `dvc repro` (see above)")
     parser.add_argument("--alone", default="speed", metavar="NAME,...", help="how their names begin (%(default)s)")
     parser.add_argument("--together", action="store_true", help="no stage runs alone; measured times are worthless")
 
@@ -51,23 +51,21 @@ def _run(options: Namespace) -> None:
     from dlskip.config import PARAMS
     from dlskip.workflow.check import check
     from dlskip.workflow.jobs import run_stages
-    from dlskip.workflow.machine import default_jobs
 
     if PARAMS.is_file():  # before DVC reads it, whose messages are harder to understand
         check()
     planned = PARAMS.is_file() and not options.no_plan
-    run_stages(options.targets, options.jobs or default_jobs(), _alone(options), planned=planned)
+    run_stages(options.targets, options.jobs, _alone(options), planned=planned)
 
 
 def _plan(options: Namespace) -> None:
     from dlskip.workflow.check import check
     from dlskip.workflow.graph import read_graph, up_to_date
-    from dlskip.workflow.machine import default_jobs
     from dlskip.workflow.plan import make_plan
 
     check()
     graph = read_graph(options.targets)
-    print(make_plan(graph, up_to_date(graph), options.jobs or default_jobs(), _alone(options)).table())
+    print(make_plan(graph, up_to_date(graph), options.jobs, _alone(options)).table())
 
 
 def _alone(options: Namespace) -> tuple[str, ...]:
@@ -117,7 +115,7 @@ def _change(text: str) -> tuple[str, Any]:
         raise ArgumentTypeError("changes are written key=value, the value in YAML") from error
 
 
-RUN = """On a CPU two stages run at a time, as far as cores and memory allow; elsewhere one. Those of --alone
+RUN = """On a CPU two stages run at a time, on a GPU up to four, as far as cores and memory allow. Those of --alone
 measure time: they start last, one by one, with all cores. Every other stage has its share of the cores, or all of them
 where nothing but evaluations could run beside it. Another number of threads adds numbers in another order, so weights
 may differ from those of --jobs 1 in their last bits. After a failure nothing more starts, and what runs is let finish.

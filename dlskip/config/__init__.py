@@ -97,6 +97,12 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _shares_belong_together(self) -> Params:
+        if (self.rl.share is None) != (self.mixer.share is None):
+            raise ValueError("give both rl.share and mixer.share, or null for both")
+        return self
+
+    @model_validator(mode="after")
     def _variants_are_valid(self) -> Params:
         for name, variant in self.ablations.variants.items():
             for section, changes in variant.set.items():
@@ -106,6 +112,8 @@ class Params(Section):
                     where = f"ablations.variants.{name}.set.{section}."
                     raise ValueError(offences(error, _known(), where)) from error
             changed = varied(self, variant)
+            if (changed.rl.share is None) != (changed.mixer.share is None):
+                raise ValueError(f"ablations.variants.{name}: give both rl.share and mixer.share, or null for both")
             if changed.model.prices is not None and changed.rl.share is not None:
                 raise ValueError(f"ablations.variants.{name} draws prices, so it needs rl.share: null in its `set`")
         return self

@@ -82,6 +82,7 @@ class Mixer(Section):
     """Joint fine-tuning under the policy's own masks: task loss and RL objective (docs/method.md §5)."""
 
     train: Train
+    share: float | None = Field(ge=0, lt=1, description="skipped share to reach from `rl.share`; null: lambda stays")
     schedule: Literal["linear", "mixer"]
     w_start: float = Share
     w_end: float = Share

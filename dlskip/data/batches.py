@@ -85,6 +85,16 @@ class Batch:
         """The stack's keyword arguments."""
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "position_ids": self.position_ids}
 
+    @property
+    def applications(self) -> Tensor:
+        """What each decision is of its row's tokens, which all go through the layers it chooses: (N,), sums to 1.
+
+        The prompt's decision counts for all of its tokens, as in the share that an evaluation measures.
+        """
+        real = self.attention_mask.bool()
+        each = torch.bincount(self.owner[real], minlength=len(self.rows)) / real.sum(dim=1)[self.rows]
+        return each / len(real)
+
     def repeat(self, times: int) -> Batch:
         """Each row ``times`` times, copies of a row side by side: (B * times, T), N * times."""
         if times == 1:

@@ -14,9 +14,9 @@ from dlskip.data.batches import Batch
 from dlskip.inference.scoring import target_logits
 from dlskip.models import artifact, tuning
 from dlskip.skip import Sampled, skipper_of
-from dlskip.steps.price import Price
 from dlskip.steps.reinforce import Trajectories, collapse_alarms, drawn_prices, draws, held_out
 from dlskip.training.loop import Metrics, Step
+from dlskip.training.price import Price
 from dlskip.training.stage import TrainingStage
 
 
@@ -40,6 +40,19 @@ def task_weights(config: Mixer, batch: Batch, progress: float) -> Tensor:
     return (batch.place < length[batch.rows] - suffix).float()
 
 
+def share_at(config: Mixer, rl: RL, progress: float) -> float | None:
+    """The skipped share that the price is adapted to: from ``rl.share`` to ``mixer.share`` over the first half.
+
+    Examples:
+        >>> low, high = rl_section.model_copy(update={"share": 0.25}), mixer_section.model_copy(update={"share": 0.5})
+        >>> [share_at(high, low, progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+        [0.25, 0.375, 0.5, 0.5]
+    """
+    if config.share is None or rl.share is None:
+        return None
+    return rl.share + (config.share - rl.share) * min(1.0, 2 * progress)
+
+
 class Mix(Step):
     """Trains everything: LoRA or backbone, adapters and heads.
 
@@ -58,7 +71,7 @@ class Mix(Step):
         baseline = "rloo" if config.rollouts > 1 else "none"
         self.rl = rl.model_copy(update={"baseline": baseline})
         self.skipper = skipper_of(model)
-        self.price = Price(rl.price, rl.share)
+        self.price = Price(rl.price, config.share, self.skipper.num_layers)
         self._backbone = tuning.backbone_parameters(model)
         for parameter in [*self._backbone, *self.skipper.adapters(), *self.skipper.heads()]:
             parameter.requires_grad_(True)
@@ -87,7 +100,7 @@ class Mix(Step):
             **policy_metrics,
             **rolled.log(),
         }
-        self.price.follow(policy_metrics["skip_expected"])
+        self.price.follow(policy_metrics["skip_expected"], share_at(self.config, self.rl, progress))
         return task + objective, metrics
 
     def held_out(self, step: int) -> Metrics:

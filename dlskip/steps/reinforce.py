@@ -18,9 +18,9 @@ from dlskip.data.batches import Batch
 from dlskip.inference.scoring import target_logits
 from dlskip.models import artifact
 from dlskip.skip import Sampled, Skipper, Strategy, Threshold, skipper_of
-from dlskip.steps.price import Price
 from dlskip.training.loop import Metrics, Step, total_steps
 from dlskip.training.losses import action_log_prob, cross_entropy, entropy, leave_one_out, reinforce, reward
+from dlskip.training.price import Price
 from dlskip.training.stage import TrainingStage
 
 
@@ -133,8 +133,7 @@ class Trajectories:
         bits = entropy(logits)
         full = weight if self.config.credit == "token" else weight * row_tokens(self.batch)[self.batch.rows]
         loss = reinforce(log_prob, advantage, full) - self.config.entropy * (bits.sum(dim=1) * weight).sum()
-        each = torch.sigmoid(logits.detach()).sum(dim=1) / self.policy.layers
-        skipped = (each * self.batch.weight).sum() / self.batch.weight.sum()
+        skipped = torch.sigmoid(logits.detach()).sum(dim=1) @ self.batch.applications / self.policy.layers
         return loss, {"entropy": bits.mean().detach(), "skip_expected": skipped}
 
     def log(self) -> Metrics:
@@ -165,7 +164,7 @@ class Reinforce(Step):
         self.model = model
         self.config = config
         self.skipper = skipper_of(model)
-        self.price = Price(config.price, config.share)
+        self.price = Price(config.price, config.share, self.skipper.num_layers)
         self.held = held
         self.quiet_until = quiet_until
         self.register_buffer("extra_ema", torch.zeros(2))  # moving average of the reward, and its total weight

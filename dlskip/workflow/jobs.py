@@ -1,4 +1,4 @@
-"""Runs the pipeline with several DVC stages at a time: on a CPU two, as far as cores and memory allow; else one.
+"""Runs the pipeline with several DVC stages at a time, as far as cores and memory allow.
 
 Each stage is a ``dvc repro`` of its own, which decides whether there is anything to do, and which lends out DVC's lock
 only while its command runs: no entry of dvc.lock is lost. ``dlskip.workflow.graph`` says who goes next.
@@ -21,12 +21,13 @@ from tqdm.auto import tqdm
 
 from dlskip.errors import DlskipError
 from dlskip.workflow.graph import DVC, Graph, Schedule, read_graph, up_to_date
-from dlskip.workflow.machine import cores, share_of
+from dlskip.workflow.machine import cores, default_jobs, share_of
 from dlskip.workflow.plan import Plan, make_plan
 from dlskip.workflow.progress import Progress, log_of, said
 
 PAUSES = (1, 2, 5, 10, 20, 40, 60)  # seconds before another try, when another DVC process uses a stage's files
 BUSY = re.compile(r"^ERROR: .*(Unable to acquire lock|it is being blocked by)", re.MULTILINE)
+FIRST = ("backbone", "prepare")  # run before the plan, whose trials need what they make, and would make it too
 GRACE = 15.0  # seconds for commands to end after Ctrl-C
 
 
@@ -138,7 +139,7 @@ class Runner:
         return DlskipError(f"failed; {left} of {len(self.graph)} stages did not run", where=where, mend=mend)
 
 
-def _plan(graph: Graph, fresh: Sequence[str], jobs: int, alone: tuple[str, ...]) -> Plan | None:
+def _plan(graph: Graph, fresh: Sequence[str], jobs: int | None, alone: tuple[str, ...]) -> Plan | None:
     """The plan, said in one sentence; None if it cannot be made, for the stage itself will say why."""
     print("trying out what the stages take (a minute) ...", flush=True)
     try:
@@ -150,27 +151,34 @@ def _plan(graph: Graph, fresh: Sequence[str], jobs: int, alone: tuple[str, ...])
     return plan
 
 
-def run_stages(targets: list[str], jobs: int, alone: tuple[str, ...] = ("speed",), *, planned: bool = True) -> None:
+def run_stages(
+    targets: list[str], jobs: int | None = None, alone: tuple[str, ...] = ("speed",), *, planned: bool = True
+) -> None:
     """Runs what is out of date.
 
     Args:
         targets: Stages, run with what they need; without any, all of dvc.yaml.
-        jobs: Stages at a time; with 1 this process becomes ``dvc repro``.
+        jobs: Stages at a time; None: as many as are good for this machine. With 1 this process becomes ``dvc repro``.
         alone: How the names begin of stages that nothing may run beside.
-        planned: Whether to estimate first what it takes.
+        planned: Whether to estimate what it takes, once the backbone and the rows are made.
 
     Raises:
         DlskipError: A stage failed, or there is none of a target's name.
         SystemExit: Ctrl-C, or a signal, said to stop.
     """
-    if jobs == 1 and not planned:
+    at_once = jobs or default_jobs()
+    if at_once == 1 and not planned:
         os.execv(sys.executable, [*DVC, "repro", *targets])
     try:
         graph = read_graph(targets)
         fresh = up_to_date(graph)
+        if planned and (first := {name for name in graph if name.startswith(FIRST)}.difference(fresh)):
+            Runner({name: graph[name] & first for name in graph if name in first}, [], at_once, alone).run()
+            fresh = up_to_date(graph)
         plan = _plan(graph, fresh, jobs, alone) if planned and len(fresh) < len(graph) else None
-        if jobs == 1:
+        at_once = plan.jobs if plan else at_once
+        if at_once == 1:
             os.execv(sys.executable, [*DVC, "repro", *targets])
-        Runner(graph, fresh, jobs, alone, plan).run()
+        Runner(graph, fresh, at_once, alone, plan).run()
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from the checkpoints")

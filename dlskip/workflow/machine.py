@@ -1,4 +1,4 @@
-"""What this machine has: its cores, and how many stages at a time that is good for."""
+"""What this machine has: its cores, its GPU, and how many stages at a time that is good for."""
 
 from __future__ import annotations
 
@@ -9,19 +9,50 @@ from pathlib import Path
 
 import psutil
 
-MEMORY = 8 * 2**30  # bytes per job that the default number of jobs asks for
+MEMORY = 8 * 2**30  # bytes per job that the default number of jobs asks for, on a CPU
+CONTEXT = 2**30  # bytes of a GPU that a process takes beside its tensors
+MOST = 4  # stages at a time on a GPU: with small models each waits mostly for its own launches
+FREE = 0.9  # of a GPU's free memory, what stages may take
 
 
-def default_jobs() -> int:
-    """Two on a CPU with the cores and the memory for it, where stages of one thread each get more done; else one."""
+def on_gpu() -> bool:
+    """Whether stages run on a CUDA device, by ``device`` in params.yaml."""
     import torch
 
     from dlskip import config
 
     device = config.load_params().device if config.PARAMS.is_file() else "auto"
-    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        return 1
-    return 2 if len(cores()) >= 2 and psutil.virtual_memory().total >= 2 * MEMORY else 1
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
+
+
+def default_jobs() -> int:
+    """Two on a CPU with the cores and the memory for it, where stages of one thread each get more done; else one.
+
+    On a GPU it depends on what stages need there: see ``jobs_that_fit``.
+    """
+    return 2 if not on_gpu() and len(cores()) >= 2 and psutil.virtual_memory().total >= 2 * MEMORY else 1
+
+
+def jobs_that_fit(needed: float, free: float, cpus: int) -> int:
+    """Stages at a time on a GPU: as many as its memory holds, with two cores for each, at most ``MOST``.
+
+    Args:
+        needed: Bytes at the peak of the stage that takes most.
+        free: Bytes that the GPU has free.
+        cpus: Cores that we may use.
+
+    Examples:
+        >>> jobs_that_fit(needed=3 * 2**30, free=78 * 2**30, cpus=16), jobs_that_fit(40 * 2**30, 78 * 2**30, 16)
+        (4, 1)
+    """
+    return max(1, min(MOST, cpus // 2, int(FREE * free // (needed + CONTEXT))))
+
+
+def gpu_memory() -> int:
+    """Bytes that the GPU has free."""
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0])
 
 
 def cores() -> list[int]:

@@ -24,7 +24,7 @@ from dlskip.config import Params
 from dlskip.errors import DlskipError
 from dlskip.workflow.estimate import Cost, Estimator, Key, Trial
 from dlskip.workflow.graph import Graph, Schedule
-from dlskip.workflow.machine import cores, share_of
+from dlskip.workflow.machine import cores, default_jobs, gpu_memory, jobs_that_fit, on_gpu, share_of
 
 KEPT = Path(".jobs", "trials.json")
 IMPORTS: Key = ("imports", "", "")  # what every stage begins with
@@ -97,25 +97,33 @@ class Plan:
         )
 
 
-def make_plan(graph: Graph, fresh: Sequence[str], jobs: int, alone: tuple[str, ...]) -> Plan:
+def make_plan(graph: Graph, fresh: Sequence[str], jobs: int | None, alone: tuple[str, ...]) -> Plan:
     """Tries out what the stages that are not ``fresh`` do, as far as it is not known, and reckons.
+
+    Args:
+        graph: The stages.
+        fresh: Those that are up to date.
+        jobs: Stages at a time; None: as many as are good for this machine.
+        alone: How the names begin of stages that nothing may run beside.
 
     Raises:
         DlskipError: A stage's code does not run, or is killed for want of memory.
     """
-    params = config.load_params()
-    estimator, whole = Estimator(params), Schedule(graph, jobs, alone).whole if jobs > 1 else set(graph)
+    params, at_once = config.load_params(), jobs or default_jobs()
+    estimator, whole = Estimator(params), Schedule(graph, at_once, alone).whole if at_once > 1 else set(graph)
     stale = [name for name in graph if name not in set(fresh)]
     keys = {key: name in whole for name in reversed(stale) for key in estimator.trials(name)}
-    found = _known(params, jobs)
+    found = _known(params, at_once)
     if lacking := {key: alone for key, alone in keys.items() if key not in found}:
-        found |= try_out(lacking, params, jobs)
-        KEPT.write_text(json.dumps({"of": _identity(params, jobs), "trials": [
+        found |= try_out(lacking, params, at_once)
+        KEPT.write_text(json.dumps({"of": _identity(params, at_once), "trials": [
             [key, asdict(trial)] for key, trial in found.items()
         ]}), encoding="utf-8")  # fmt: skip
     overhead = DVC_TOO * found.get(IMPORTS, Trial()).seconds
     costs = {name: estimator.cost(name, found, overhead) for name in stale}
-    return Plan(graph, {name: costs.get(name, Cost()) for name in graph}, fresh, jobs, alone)
+    if jobs is None and on_gpu():
+        at_once = jobs_that_fit(max((c.memory for c in costs.values()), default=0) * 2**20, gpu_memory(), len(cores()))
+    return Plan(graph, {name: costs.get(name, Cost()) for name in graph}, fresh, at_once, alone)
 
 
 def try_out(keys: Mapping[Key, bool], params: Params, jobs: int) -> dict[Key, Trial]:

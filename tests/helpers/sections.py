@@ -23,11 +23,11 @@ def skip_pretrain(**changes: Any) -> config.SkipPretrain:
 
 def rl(**changes: Any) -> config.RL:
     """``rl``; ``sampling`` may be changed in part."""
-    own = {"price": 0.3, "share": None, "eval_every": 10, "eval_examples": 16}
+    own = {"price": 0.3, "share": None, "init_skip": 0.3, "eval_every": 10, "eval_examples": 16}
     sampling = DEFAULT.rl.sampling.model_dump() | changes.pop("sampling", {})
     return config.RL.model_validate(DEFAULT.rl.model_dump() | own | changes | {"sampling": sampling})
 
 
 def mixer(**changes: Any) -> config.Mixer:
     """``mixer``."""
-    return config.Mixer.model_validate(DEFAULT.mixer.model_dump() | changes)
+    return config.Mixer.model_validate(DEFAULT.mixer.model_dump() | {"share": None} | changes)

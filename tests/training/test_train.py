@@ -41,6 +41,7 @@ STEPS = (
     "rloo",
     "ema",
     "self_critical",
+    "share",
     "mix",
     "mixer",
 )
@@ -65,7 +66,10 @@ def make_step(skipping: Any, ragged: Any, rl_section: Any) -> Callable[..., Step
         if name in ("mix", "mixer"):
             schedule = {"schedule": "linear"} if name == "mix" else {"schedule": "mixer", "delta": 1, "stages": 3}
             config = {"train": TRAIN.model_dump(), "w_start": 0.9, "w_end": 0.1, "head_lr": 1e-2} | schedule
-            return Mix(model, mixer(**config), rl_section(), held)
+            shares = ({"share": 0.4}, {"share": 0.3}) if name == "mix" else ({}, {})
+            return Mix(model, mixer(**config | shares[0]), rl_section(**shares[1]), held)
+        if name == "share":
+            return Reinforce(model, rl_section(share=0.3), held, 0)
         return Reinforce(model, rl_section(baseline=name, rollouts=2), held, 0)
 
     return make
@@ -128,6 +132,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert all(torch.equal(t, expected[n]) for n, t in state(resumed).items())
     if name == "ema":
         assert resumed.extra_ema.any()
+    if name in ("share", "mix"):
+        assert resumed.price.extra_log[0] != pytest.approx(math.log(0.3)), "the price is learnt too"
     curves = [pd.read_csv(tmp_path / d / "curves.csv") for d in "ab"]
     curves = [c[c.metric != "tokens_per_second"].reset_index(drop=True) for c in curves]
     pd.testing.assert_frame_equal(*curves, check_exact=True)

@@ -83,6 +83,12 @@ BAD = [
     ("ablations.variants.priced.set", {"model": {"prices": [2.0, 0.3]}},
      "ablations.variants.priced.set.model: prices must rise, got [2.0, 0.3]"),
     ("model.prices", [0.3, 2.0], "model.prices: set it in a variant (ablations.variants)"),
+    ("rl.price", 0, "rl: price must be greater than 0 where `share` adapts it"),
+    ("ablations.variants.priced.set", {"model": {"prices": [0.3, 2.0]}},
+     "ablations.variants.priced draws prices, so it needs rl.share: null in its `set`"),
+    ("mixer.share", None, "give both rl.share and mixer.share, or null for both"),
+    ("ablations.variants.no_mixer.set", {"rl": {"share": None}},
+     "ablations.variants.no_mixer: give both rl.share and mixer.share, or null for both"),
     ("evaluate.shares", [0.5, 1.0], "evaluate.shares.1: Input should be less than 1 (got 1.0)"),
     # a deleted key, numbers out of range, what stands twice, and names of nothing
     ("rl.price", GONE, "rl.price: is missing"),

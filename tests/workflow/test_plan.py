@@ -166,3 +166,12 @@ def test_the_stages_own_code_is_tried_once(tiny: Path, monkeypatch: pytest.Monke
     assert make_plan(graph, [], jobs=2, alone=("speed",)) == plan, "what was measured is kept"
     nothing = make_plan(graph, list(graph), jobs=2, alone=("speed",))
     assert nothing.simulate(nothing.seconds, nothing.fresh) == (0, 0)
+
+    asked: list[tuple[float, float, int]] = []
+    monkeypatch.setattr(planning, "default_jobs", lambda: 2)  # as tried above
+    monkeypatch.setattr(planning, "on_gpu", lambda: True)
+    monkeypatch.setattr(planning, "gpu_memory", lambda: 80 * 2**30)
+    monkeypatch.setattr(planning, "jobs_that_fit", lambda *found: asked.append(found) or 3)
+    assert make_plan(graph, [], jobs=None, alone=("speed",)).jobs == 3, "on a GPU, what was measured decides"
+    assert asked == [(max(cost.memory for cost in plan.costs.values()) * 2**20, 80 * 2**30, len(planning.cores()))]
+    assert make_plan(graph, [], jobs=2, alone=("speed",)).jobs == 2, "unless the number is given"

@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-RATE = 0.1  # how fast the price follows a gap that stays, per step, in log units per unit of share
-GAIN = 3.0  # how far the price leans against the gap of this step; without it price and policy swing around each other
+from dlskip.errors import DlskipError
+
+RATE = 0.15  # how fast the price follows a gap that stays, per step, in log units per unit of share
+GAIN = 4.0  # how far the price leans against the gap of this step; without it price and policy swing around each other
 
 
 class Price(nn.Module):
@@ -19,10 +21,14 @@ class Price(nn.Module):
 
     Args:
         start: Lambda at the first step.
-        share: The share of skipped layers to reach, in [0, 1); None: lambda stays.
+        share: The share of skipped layers to reach; None: lambda stays.
+        layers: L, of which the first and the last always run.
+
+    Raises:
+        DlskipError: No policy can skip so much.
 
     Examples:
-        >>> price = Price(0.5, share=0.4)
+        >>> price = Price(0.5, share=0.4, layers=30)
         >>> price.follow(torch.tensor(0.3))  # the policy skips too little
         >>> bool(price.now() > 0.5)
         True
@@ -30,8 +36,13 @@ class Price(nn.Module):
 
     extra_log: Tensor
 
-    def __init__(self, start: float, share: float | None) -> None:
+    def __init__(self, start: float, share: float | None, layers: int) -> None:
         super().__init__()
+        if share is not None and share * layers > layers - 2:
+            raise DlskipError(
+                f"share {share:g} cannot be reached: the first and the last of {layers} layers always run",
+                where="rl.share", mend=f"at most {math.floor(100 * (layers - 2) / layers) / 100:g}",
+            )  # fmt: skip
         self.start = start
         self.share = share
         log = math.log(start) if share is not None else 0.0
@@ -41,11 +52,11 @@ class Price(nn.Module):
         """Lambda of this step: a number, or a tensor () where it is adapted."""
         return self.start if self.share is None else self.extra_log[1].exp()
 
-    def follow(self, skipped: Tensor) -> None:
-        """Takes in the share () that the policy skips at this step."""
+    def follow(self, skipped: Tensor, share: float | None = None) -> None:
+        """Takes in what the policy skips at this step, a tensor (); ``share``: what it should, if not yet all of it."""
         if self.share is None:
             return
         with torch.no_grad():
-            gap = self.share - skipped
+            gap = (self.share if share is None else share) - skipped
             self.extra_log[0] += RATE * gap
             self.extra_log[1] = self.extra_log[0] + GAIN * gap
