@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from graphlib import TopologicalSorter
 
 from dlskip.errors import DlskipError
@@ -70,14 +70,20 @@ class Schedule:
             cores, since the number of threads is part of a result.
         jobs: Stages at a time.
         alone: How the names begin of stages that nothing may run beside.
+        seconds: What each takes, by which the longest chain is found; None: all the same.
     """
 
-    def __init__(self, graph: Graph, jobs: int, alone: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, graph: Graph, jobs: int, alone: tuple[str, ...] = (), seconds: Mapping[str, float] | None = None
+    ) -> None:
         self.jobs = jobs
         self.below: Graph = {name: set() for name in graph}  # whatever needs it, directly or not
         self.height = dict.fromkeys(graph, 0)  # stages that must follow, one after the other
+        self.chain = {name: 1.0 if seconds is None else seconds[name] for name in graph}  # with all that must follow
+        own = dict(self.chain)
         for name in reversed(list(TopologicalSorter(graph).static_order())):
             for need in graph[name]:
+                self.chain[need] = max(self.chain[need], own[need] + self.chain[name])
                 self.below[need] |= {name} | self.below[name]
                 self.height[need] = max(self.height[need], self.height[name] + 1)
         self.alone = {name for name in graph if name.startswith(alone)}
@@ -103,7 +109,7 @@ class Schedule:
         ready = self._ready.difference(running)
         if not (others := ready - self.alone) and running:
             return None
-        return min(others or ready, key=lambda name: (-self.height[name], -len(self.below[name]), name), default=None)
+        return min(others or ready, key=lambda name: (-self.chain[name], -len(self.below[name]), name), default=None)
 
     def done(self, name: str) -> None:
         """A stage has ended well, or is up to date; all that it needs has."""

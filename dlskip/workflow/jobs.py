@@ -14,16 +14,18 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import psutil
 from tqdm.auto import tqdm
 
 from dlskip.errors import DlskipError
 from dlskip.workflow.graph import DVC, Graph, Schedule, read_graph, up_to_date
-from dlskip.workflow.machine import cores, default_jobs, share_of
+from dlskip.workflow.machine import cores, default_jobs, on_gpu, share_of
 from dlskip.workflow.plan import Plan, make_plan
 from dlskip.workflow.progress import Progress, log_of, said
+from dlskip.workflow.warm import warm
 
 PAUSES = (1, 2, 5, 10, 20, 40, 60)  # seconds before another try, when another DVC process uses a stage's files
 BUSY = re.compile(r"^ERROR: .*(Unable to acquire lock|it is being blocked by)", re.MULTILINE)
@@ -32,12 +34,18 @@ GRACE = 15.0  # seconds for commands to end after Ctrl-C
 
 
 class Runner:
-    """Runs the stages of a graph that are not ``fresh``, at most ``jobs`` at a time, each in a thread that waits."""
+    """Runs the stages of a graph that are not ``fresh``, at most ``jobs`` at a time, each in a thread that waits.
+
+    ``python``: the folder of the one that stages are started with, if it is not PATH's.
+    """
 
     def __init__(
-        self, graph: Graph, fresh: Sequence[str], jobs: int, alone: tuple[str, ...], plan: Plan | None = None
-    ) -> None:
-        self.graph, self.jobs, self.cores, self.schedule = graph, jobs, cores(), Schedule(graph, jobs, alone)
+        self, graph: Graph, fresh: Sequence[str], jobs: int, alone: tuple[str, ...], plan: Plan | None = None,
+        python: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.graph, self.jobs, self.cores = graph, jobs, cores()
+        self.schedule = Schedule(graph, jobs, alone, plan.seconds if plan else None)
+        self.path = os.pathsep.join([*([str(python)] if python else []), os.environ["PATH"]])
         self.progress = Progress(len(graph), plan)
         for name in fresh:
             self.schedule.done(name)
@@ -80,7 +88,7 @@ class Runner:
 
     def _reproduce(self, name: str, slot: int) -> bool:
         """Runs a stage to its end, and again while another DVC process uses its files; says whether it went well."""
-        own, env, began = self.cores, dict(os.environ), time.monotonic()
+        own, env, began = self.cores, os.environ | {"PATH": self.path}, time.monotonic()
         if name not in self.schedule.whole:
             env["OMP_NUM_THREADS"] = str(max(1, len(own) // self.jobs))
             own = share_of(own, slot, self.jobs)
@@ -172,13 +180,16 @@ def run_stages(
     try:
         graph = read_graph(targets)
         fresh = up_to_date(graph)
-        if planned and (first := {name for name in graph if name.startswith(FIRST)}.difference(fresh)):
-            Runner({name: graph[name] & first for name in graph if name in first}, [], at_once, alone).run()
-            fresh = up_to_date(graph)
-        plan = _plan(graph, fresh, jobs, alone) if planned and len(fresh) < len(graph) else None
-        at_once = plan.jobs if plan else at_once
+        stale = len(fresh) < len(graph)
+        with warm() if stale and not on_gpu() else nullcontext() as python:  # who has asked a GPU may not fork
+            if planned and (first := {name for name in graph if name.startswith(FIRST)}.difference(fresh)):
+                Runner({n: graph[n] & first for n in graph if n in first}, [], at_once, alone, python=python).run()
+                fresh = up_to_date(graph)
+            plan = _plan(graph, fresh, jobs, alone) if planned and stale else None
+            at_once = plan.jobs if plan else at_once
+            if at_once > 1:
+                Runner(graph, fresh, at_once, alone, plan, python).run()
         if at_once == 1:
             os.execv(sys.executable, [*DVC, "repro", *targets])
-        Runner(graph, fresh, at_once, alone, plan).run()
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from the checkpoints")

@@ -53,7 +53,7 @@ class Plan:
 
     def simulate(self, seconds: Mapping[str, float], done: Sequence[str]) -> tuple[float, float]:
         """Seconds until all that is not ``done`` has run, each stage for so long, and the most MiB in use at a time."""
-        schedule, now, most = Schedule(self.graph, self.jobs, self.alone), 0.0, 0.0
+        schedule, now, most = Schedule(self.graph, self.jobs, self.alone, self.seconds), 0.0, 0.0
         for ended in done:
             schedule.done(ended)
         running: list[tuple[float, str]] = []

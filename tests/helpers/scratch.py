@@ -22,13 +22,13 @@ def ran(log: str) -> list[str]:
 
 @dataclass
 class Scratch:
-    """The copy at ``root``; ``warm`` is a folder whose ``python`` starts stages quickly (tests/helpers/warm.py)."""
+    """The copy at ``root``; ``warm`` is a folder whose ``python`` starts stages quickly (dlskip.workflow.warm)."""
 
     root: Path
     warm: Path | None = None
 
     def start(self, *command: str, cold: bool = False) -> subprocess.Popen[str]:
-        """Starts a command; ``cold``: its stages are processes of their own, as everywhere but in tests."""
+        """Starts a command; ``cold``: its stages are processes of their own."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))}
         first = [] if cold or self.warm is None else [str(self.warm)]
         path = os.pathsep.join([*first, str(Path(sys.executable).parent), kept["PATH"]])

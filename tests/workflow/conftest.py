@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dlskip.workflow.warm import warm
 from tests.helpers import shared
 from tests.helpers.scratch import Scratch, make, repro
-from tests.helpers.warm import warm
 
 
 @pytest.fixture(scope="session")
