@@ -79,7 +79,7 @@ class Mix(Step):
     def groups(self) -> list[dict[str, Any]]:
         return [
             {"params": [*self._backbone, *self.skipper.adapters()]},
-            {"params": self.skipper.heads(), "lr": self.config.head_lr, "weight_decay": 0.0},
+            {"params": self.skipper.heads(), "lr": self.config.head_lr, "weight_decay": 0.0, "constant": True},
         ]
 
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:

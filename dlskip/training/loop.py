@@ -38,7 +38,7 @@ class Step(nn.Module):
     """What a stage trains. Subclasses hold the model and say what one optimizer step minimises."""
 
     def groups(self) -> list[dict[str, Any]]:
-        """AdamW parameter groups; a group's ``lr`` replaces the configured one."""
+        """AdamW parameter groups: ``lr`` replaces the configured one, and with ``constant`` it does not decay."""
         raise NotImplementedError
 
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
@@ -137,6 +137,7 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
         run.examples, run.pad, config.batch, run.seed, rank=accelerator.process_index, world=accelerator.num_processes
     )
     total = total_steps(config, len(run.examples))
+    steady = config.model_copy(update={"decay": "constant"})
     groups = [{"lr": config.lr, "weight_decay": config.weight_decay} | g for g in step_module.groups()]
     peaks = [float(g["lr"]) for g in groups]
     optimizer = torch.optim.AdamW(groups, fused=True)
@@ -153,8 +154,9 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
         for step in bar:
             began = time.perf_counter()
             factor = learning_rate(config, step, total)
+            constant = learning_rate(steady, step, total)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = factor * peak
+                group["lr"] = peak * (constant if group.get("constant") else factor)
             torch.manual_seed(step_seed(run.seed, step, accelerator.process_index))
             batch = batches.at(step).to(accelerator.device)
             module.train()

@@ -45,8 +45,11 @@ def warm() -> Iterator[Path]:
     address, launcher = folder / "socket", folder / "python"
     launcher.write_text(LAUNCHER.format(python=sys.executable, here=__file__, address=address))
     launcher.chmod(0o755)
-    # It ends with us, however we end: its input does. Ctrl-C is not meant for it.
-    server = subprocess.Popen([sys.executable, __file__, str(address)], stdin=subprocess.PIPE, start_new_session=True)
+    # It ends with us, however we end: its input does. Ctrl-C is not meant for it, and what libraries say is for nobody.
+    server = subprocess.Popen(
+        [sys.executable, __file__, str(address)], stdin=subprocess.PIPE, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         yield folder
     finally:
