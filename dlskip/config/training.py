@@ -90,6 +90,7 @@ class Mixer(Section):
     stages: int = Field(ge=1, description="`mixer`: number of stages")
     rollouts: int = Field(ge=1)
     head_lr: float = Field(gt=0)
+    head_decay: bool = Field(description="whether `head_lr` decays as `train.lr` does")
 
 
 class Static(Section):

@@ -77,9 +77,10 @@ class Mix(Step):
             parameter.requires_grad_(True)
 
     def groups(self) -> list[dict[str, Any]]:
+        heads = {"params": self.skipper.heads(), "lr": self.config.head_lr, "weight_decay": 0.0}
         return [
             {"params": [*self._backbone, *self.skipper.adapters()]},
-            {"params": self.skipper.heads(), "lr": self.config.head_lr, "weight_decay": 0.0, "constant": True},
+            heads | {"constant": not self.config.head_decay},
         ]
 
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:

@@ -37,7 +37,7 @@ sys.exit(sys.argv[1] if sys.argv[1:] and sys.argv[1] == "a message" else int("fa
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def python() -> Iterator[Path]:
     with warm() as folder:
         until = time.monotonic() + 120
         while not (folder / "socket").exists():
