@@ -25,7 +25,7 @@ from dlskip.workflow.graph import DVC, Graph, Schedule, read_graph, up_to_date
 from dlskip.workflow.machine import cores, default_jobs, on_gpu, share_of
 from dlskip.workflow.plan import Plan, make_plan
 from dlskip.workflow.progress import Progress, log_of, said
-from dlskip.workflow.warm import warm
+from dlskip.workflow.warm import is_warm, warm
 
 PAUSES = (1, 2, 5, 10, 20, 40, 60)  # seconds before another try, when another DVC process uses a stage's files
 BUSY = re.compile(r"^ERROR: .*(Unable to acquire lock|it is being blocked by)", re.MULTILINE)
@@ -181,7 +181,8 @@ def run_stages(
         graph = read_graph(targets)
         fresh = up_to_date(graph)
         stale = len(fresh) < len(graph)
-        with warm() if stale and not on_gpu() else nullcontext() as python:  # who has asked a GPU may not fork
+        quickly = stale and not is_warm() and not on_gpu()  # who has asked a GPU may not fork
+        with warm() if quickly else nullcontext() as python:
             if planned and (first := {name for name in graph if name.startswith(FIRST)}.difference(fresh)):
                 Runner({n: graph[n] & first for n in graph if n in first}, [], at_once, alone, python=python).run()
                 fresh = up_to_date(graph)

@@ -58,6 +58,11 @@ def warm() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def is_warm() -> bool:
+    """Whether the first ``python`` in PATH is already such a one, and somebody serves."""
+    return (Path(shutil.which("python") or "python").parent / "socket").exists()
+
+
 def _serve(address: str) -> None:
     """Forks for each call; returns in the child, which is the stage. The server itself ends when its input does."""
     for name in LIBRARIES:
