@@ -6,7 +6,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest -n 2 --dist loadfi
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?=
-THRESHOLD ?= 0.5
+THRESHOLD ?= 0.7
 VENV := .venv
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
