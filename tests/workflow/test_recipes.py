@@ -191,3 +191,11 @@ def options(params: config.Params) -> dict[str, Any]:
     """Of attaching skipping to a model, as far as a variant may change them."""
     model = params.model
     return {"reads": model.controller_reads, "kv_fill": model.kv_fill, "prices": model.prices}
+
+
+@pytest.mark.parametrize(
+    "archive", sorted((REPO / "reports/reference").glob("*/runs.tar.xz")), ids=lambda path: path.parent.name
+)
+def test_the_parameters_of_a_report_that_can_be_redrawn_are_valid(archive: Path) -> None:
+    """A new key of params.yaml belongs into these files too: `make report R=<name>` reads them."""
+    config.load_params(archive.with_name("params.yaml"))
