@@ -122,6 +122,8 @@ def test_choosing_a_task_changes_the_chart(browser):
     task = browser.find_element(By.CSS_SELECTOR, "#controls select[name=task]")
     Select(task).select_by_visible_text("German to English")
     WebDriverWait(browser, 60).until(lambda b: [m.get_attribute("aria-label") for m in marks(b)] != before)
+    after = [mark.get_attribute("aria-label") for mark in marks(browser)]
+    assert after and set(after).isdisjoint(before), "every point is of the chosen task, and has its own numbers"
 
 
 def test_a_point_leads_to_what_its_numbers_come_from(browser):

@@ -198,4 +198,5 @@ def options(params: config.Params) -> dict[str, Any]:
 )
 def test_the_parameters_of_a_report_that_can_be_redrawn_are_valid(archive: Path) -> None:
     """A new key of params.yaml belongs into these files too: `make report R=<name>` reads them."""
-    config.load_params(archive.with_name("params.yaml"))
+    params = config.load_params(archive.with_name("params.yaml"))
+    assert params.recipe == archive.parent.name
