@@ -181,7 +181,8 @@ def run_stages(
         graph = read_graph(targets)
         fresh = up_to_date(graph)
         stale = len(fresh) < len(graph)
-        quickly = stale and not is_warm() and not on_gpu()  # who has asked a GPU may not fork
+        # Who has asked a GPU may not fork, and on a Mac nobody who has imported torch.
+        quickly = stale and sys.platform == "linux" and not is_warm() and not on_gpu()
         with warm() if quickly else nullcontext() as python:
             if planned and (first := {name for name in graph if name.startswith(FIRST)}.difference(fresh)):
                 Runner({n: graph[n] & first for n in graph if n in first}, [], at_once, alone, python=python).run()

@@ -16,7 +16,7 @@ import pytest
 
 from dlskip.workflow.warm import warm
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="used on Linux alone")]
 
 PROBE = """
 import json, os, sys, time
