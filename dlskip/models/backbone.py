@@ -6,9 +6,12 @@ safetensors are read, and remote code is off unless the parameters ask for it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +92,16 @@ def gguf_file() -> tuple[str, Path]:
 
 def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
     version, file = gguf_file()
-    with needs("smollm2"):
-        import gguf  # noqa: F401 - Transformers reads the file with it
-    model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
+    with _header_read_once():
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     # The weights are plain numbers from here on; without this, save_pretrained refuses a "quantised" model.
     for owner, attribute in ((model.config, "quantization_config"), (model, "hf_quantizer")):
         if hasattr(owner, attribute):
             delattr(owner, attribute)
     model.is_quantized = False
     model.to(dtype).save_pretrained(out)
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(out)
+    tokenizer.save_pretrained(out)
     return {
         "kind": "stored",
         "package": f"{SMOLLM2_PACKAGE}=={version}",
@@ -107,6 +110,21 @@ def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
         "licence": "Apache-2.0",
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+@contextmanager
+def _header_read_once() -> Iterator[None]:
+    """Spares the half of the time in which Transformers parses the same header, 100,000 strings, again and again."""
+    with needs("smollm2"):
+        import gguf  # Transformers reads the file with it
+    slow = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, function in slow.items():
+            setattr(gguf, name, functools.cache(function))
+        yield
+    finally:
+        for name, function in slow.items():
+            setattr(gguf, name, function)
 
 
 def _config(spec: Backbone) -> Any:
