@@ -53,6 +53,7 @@ class RL(Section):
     train: Train
     rollouts: int = Field(ge=1, description="K sampled trajectories per example")
     cost: Literal["layers_run", "signed"] = Field(description="l_n / L, or the formula's sum of +-1")
+    cost_gradient: Literal["exact", "sampled"] = Field(description="of the expected cost itself, or through the reward")
     price: float = Field(ge=0, description="lambda; where `share` is given, at the first step")
     share: float | None = Field(ge=0, lt=1, description="skipped share that lambda is adapted to; null: lambda stays")
     baseline: Literal["none", "ema", "self_critical", "rloo"]
@@ -77,6 +78,12 @@ class RL(Section):
             raise ValueError("baseline 'rloo' needs rollouts >= 2")
         return self
 
+    @model_validator(mode="after")
+    def _the_exact_cost_is_each_tokens(self) -> RL:
+        if self.cost_gradient == "exact" and self.credit == "sample":
+            raise ValueError("cost_gradient 'exact' needs credit 'token'; with credit 'sample' use 'sampled'")
+        return self
+
 
 class Mixer(Section):
     """Joint fine-tuning under the policy's own masks: task loss and RL objective (docs/method.md §5)."""
@@ -89,6 +96,7 @@ class Mixer(Section):
     delta: int = Field(ge=1, description="`mixer`: tokens by which the REINFORCE suffix grows per stage")
     stages: int = Field(ge=1, description="`mixer`: number of stages")
     rollouts: int = Field(ge=1)
+    entropy_end: float = Field(description="what `rl.entropy` goes to, linearly; below 0 it makes the policy decided")
     head_lr: float = Field(gt=0)
     head_decay: bool = Field(description="whether `head_lr` decays as `train.lr` does")
 

@@ -71,7 +71,7 @@ class Mix(Step):
         baseline = "rloo" if config.rollouts > 1 else "none"
         self.rl = rl.model_copy(update={"baseline": baseline})
         self.skipper = skipper_of(model)
-        self.price = Price(rl.price, config.share, self.skipper.num_layers)
+        self.price = Price(rl.price, config.share, self.skipper.num_layers, "mixer")
         self._backbone = tuning.backbone_parameters(model)
         for parameter in [*self._backbone, *self.skipper.adapters(), *self.skipper.heads()]:
             parameter.requires_grad_(True)
@@ -88,7 +88,9 @@ class Mix(Step):
         policy = Sampled(draws(), price=drawn_prices(self.skipper, repeated, self.config.rollouts))
         with self.skipper.using(policy, repeated.deciders):
             ce = F.cross_entropy(target_logits(self.model, repeated), repeated.targets, reduction="none")
-        rolled = Trajectories(policy, ce, repeated, self.rl, self.config.rollouts, self.price.now())
+        entropy = self.rl.entropy + (self.config.entropy_end - self.rl.entropy) * progress
+        rl = self.rl.model_copy(update={"entropy": entropy})
+        rolled = Trajectories(policy, ce, repeated, rl, self.config.rollouts, self.price.now())
         weight = task_weights(self.config, repeated, progress)
         task = (weight * ce * repeated.weight).sum()
         objective, policy_metrics = rolled.loss(

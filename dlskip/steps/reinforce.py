@@ -19,7 +19,15 @@ from dlskip.inference.scoring import target_logits
 from dlskip.models import artifact
 from dlskip.skip import Sampled, Skipper, Strategy, Threshold, skipper_of
 from dlskip.training.loop import Metrics, Step, total_steps
-from dlskip.training.losses import action_log_prob, cross_entropy, entropy, leave_one_out, reinforce, reward
+from dlskip.training.losses import (
+    action_log_prob,
+    cross_entropy,
+    entropy,
+    expected_costs,
+    leave_one_out,
+    reinforce,
+    reward,
+)
 from dlskip.training.price import Price
 from dlskip.training.stage import TrainingStage
 
@@ -96,10 +104,15 @@ class Trajectories:
         self.skipped = torch.stack(policy.skipped, dim=1)
         self.bonus = torch.stack(policy.bonus, dim=1)
         self.layers_run = policy.layers - self.skipped.sum(dim=1).float()
-        self.reward = self.rewarded(ce.detach(), self.layers_run, batch, self.price)
+        self.reward = reward(ce.detach(), self.layers_run, policy.layers, self.price, config.cost)
+        self.earned = self.rewarded(ce.detach(), self.layers_run, batch, self.price)
 
     def rewarded(self, ce: Tensor, layers_run: Tensor, batch: Batch, price: Tensor | float) -> Tensor:
-        """Rewards (N,); with `sample` credit every token of a row earns the row's mean."""
+        """What the actions of each token earn (N,): its reward, or with `sample` credit the mean of its row.
+
+        With the exact gradient of the cost it is ``-CE`` alone.
+        """
+        price = 0.0 if self.config.cost_gradient == "exact" else price
         r = reward(ce, layers_run, self.policy.layers, price, self.config.cost)
         if self.config.credit == "token":
             return r
@@ -107,20 +120,20 @@ class Trajectories:
         return (total / row_tokens(batch))[batch.rows]
 
     def advantage(self, ema: Tensor, greedy: Tensor | None) -> Tensor:
-        """Reward less the configured baseline: (N,). ``greedy`` (M,) rewards the thresholded policy (self_critical)."""
+        """What is earned less the baseline: (N,). ``greedy`` (M,) is what the thresholded policy earns."""
         kind = self.config.baseline
         if kind == "none":
-            return self.reward
+            return self.earned
         if kind == "ema":
-            return self.reward - ema
+            return self.earned - ema
         groups = by_decision(self.batch, self.copies)
-        values = self.reward[groups]  # (M, K)
+        values = self.earned[groups]  # (M, K)
         if kind == "rloo":
             centred = leave_one_out(values)
         else:
             assert greedy is not None
             centred = values - greedy[:, None]
-        return torch.empty_like(self.reward).index_copy(0, groups.flatten(), centred.flatten())
+        return torch.empty_like(self.earned).index_copy(0, groups.flatten(), centred.flatten())
 
     def loss(self, skipper: Skipper, advantage: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy-gradient loss with entropy bonus, and for the log the mean entropy and the expected skipped share.
@@ -132,9 +145,27 @@ class Trajectories:
         log_prob = action_log_prob(logits, self.skipped, self.bonus)
         bits = entropy(logits)
         full = weight if self.config.credit == "token" else weight * row_tokens(self.batch)[self.batch.rows]
-        loss = reinforce(log_prob, advantage, full) - self.config.entropy * (bits.sum(dim=1) * weight).sum()
+        loss = -self.config.entropy * (bits.sum(dim=1) * weight).sum()
+        if self.config.cost_gradient == "exact":
+            p = (torch.sigmoid(logits) + self.bonus).clamp(max=1.0)
+            costs = expected_costs(p, self.policy.layers, self.config.cost)
+            loss = loss + (weight * self.price * costs.sum(dim=1)).sum()
+            advantage = advantage[:, None] - self._later(costs.detach())
+        loss = loss + reinforce(log_prob, advantage, full)
         skipped = torch.sigmoid(logits.detach()).sum(dim=1) @ self.batch.applications / self.policy.layers
         return loss, {"entropy": bits.mean().detach(), "skip_expected": skipped}
+
+    def _later(self, costs: Tensor) -> Tensor:
+        """Lambda times what the layers after each one cost (N, A), less the mean of the token's other trajectories.
+
+        An action changes the states that later controllers see, and so what they cost; not what came before it.
+        """
+        price = self.price[:, None] if isinstance(self.price, Tensor) and self.price.dim() else self.price
+        later = price * (costs.flip(1).cumsum(dim=1).flip(1) - costs)
+        if self.copies == 1:
+            return later
+        groups = by_decision(self.batch, self.copies)
+        return torch.empty_like(later).index_copy(0, groups.flatten(), leave_one_out(later[groups]).flatten(0, 1))
 
     def log(self) -> Metrics:
         """Reward and rates, for the curves."""
@@ -186,7 +217,7 @@ class Reinforce(Step):
             ce = F.cross_entropy(target_logits(self.model, repeated), repeated.targets, reduction="none")
         rolled = Trajectories(policy, ce, repeated, self.config, copies, self.price.now())
         greedy = self._greedy(rolled, batch) if self.config.baseline == "self_critical" else None
-        advantage = rolled.advantage(self._ema(rolled.reward), greedy)
+        advantage = rolled.advantage(self._ema(rolled.earned), greedy)
         loss, policy_metrics = rolled.loss(self.skipper, advantage, repeated.weight)
         metrics = {**rolled.log(), **policy_metrics, "ce_reward": (ce * repeated.weight).sum()}
         metrics["price"] = self.price.now()
@@ -265,6 +296,7 @@ def rl(params: Params, backbone: str, seed: int, *, start: Path | None = None, o
     stage = TrainingStage(params, "rl", backbone, seed, config.train, {"rl": config}, out)
     model, tokenizer = artifact.build_model(params, backbone, weights=start, skip=start)
     skipper_of(model).init_heads(config.init_skip)
+    Price(config.price, params.mixer.share, skipper_of(model).num_layers, "mixer")  # refuses now what MIXER would
     examples = stage.examples(tokenizer, stage.tasks, "train")
     quiet = total_steps(config.train, len(examples)) // 4
     step = Reinforce(model, config, stage.held_out(tokenizer, config.eval_examples), quiet)

@@ -80,6 +80,25 @@ def reward(ce: Tensor, layers_run: Tensor, layers: int, price: Tensor | float, c
     return -ce - price * (skipped - layers_run) / layers
 
 
+def expected_costs(p: Tensor, layers: int, cost: str) -> Tensor:
+    """What each free layer costs on average, in units of lambda: ``l_n / L`` of eq 11 by layer, before it is drawn.
+
+    Examples:
+        >>> p = torch.tensor([[0.25, 1.0]])  # one token, two free layers, of which the second is certainly skipped
+        >>> expected_costs(p, layers=4, cost="layers_run"), expected_costs(p, layers=4, cost="signed")
+        (tensor([[0.1875, 0.0000]]), tensor([[-0.1250,  0.2500]]))
+
+    Args:
+        p: (N, A) skip probabilities of the A free layers.
+        layers: L.
+        cost: As of ``reward``.
+
+    Returns:
+        (N, A), differentiable.
+    """
+    return (1 - p) / layers if cost == "layers_run" else (2 * p - 1) / layers
+
+
 def action_log_prob(logits: Tensor, skipped: Tensor, bonus: Tensor) -> Tensor:
     """``log pi(a | s)`` of the distribution that was sampled from, ``min(sigmoid(logit) + bonus, 1)``.
 
@@ -123,14 +142,16 @@ def reinforce(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         log_prob: (N, A) of the actions of each trajectory.
-        advantage: (N,) reward less its baseline, without gradient.
+        advantage: Reward less its baseline, without gradient: (N,), or (N, A) where actions earn different rewards.
         weight: (N,), of each trajectory.
     """
-    return -(weight * advantage.detach() * log_prob.sum(dim=1)).sum()
+    earned = advantage.detach()
+    earned = earned[:, None] if earned.dim() == 1 else earned
+    return -(weight * (earned * log_prob).sum(dim=1)).sum()
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """RLOO advantages: each reward less the mean of the other K-1 of its row; (M, K) -> (M, K).
+    """RLOO advantages: each reward less the mean of the other K-1 of its row; (M, K, ...) -> (M, K, ...).
 
     Examples:
         >>> leave_one_out(torch.tensor([[1.0, 2.0, 6.0]]))

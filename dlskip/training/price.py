@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from dlskip.errors import DlskipError
 
-RATE = 0.15  # how fast the price follows a gap that stays, per step, in log units per unit of share
-GAIN = 4.0  # how far the price leans against the gap of this step; without it price and policy swing around each other
+RATE = 0.1  # how fast the price follows a gap that stays, per step, in log units per unit of share
+GAIN = 8.0  # how far the price leans against the gap of late; without it price and policy swing around each other
+MEMORY = 0.8  # of the gap of late, what one step keeps: batches of other tasks skip other shares
 
 
 class Price(nn.Module):
@@ -23,6 +24,7 @@ class Price(nn.Module):
         start: Lambda at the first step.
         share: The share of skipped layers to reach; None: lambda stays.
         layers: L, of which the first and the last always run.
+        section: Of params.yaml, whose share it is.
 
     Raises:
         DlskipError: No policy can skip so much.
@@ -35,18 +37,20 @@ class Price(nn.Module):
     """
 
     extra_log: Tensor
+    extra_gap: Tensor
 
-    def __init__(self, start: float, share: float | None, layers: int) -> None:
+    def __init__(self, start: float, share: float | None, layers: int, section: str = "rl") -> None:
         super().__init__()
         if share is not None and share * layers > layers - 2:
             raise DlskipError(
                 f"share {share:g} cannot be reached: the first and the last of {layers} layers always run",
-                where="rl.share", mend=f"at most {math.floor(100 * (layers - 2) / layers) / 100:g}",
+                where=f"{section}.share", mend=f"at most {math.floor(100 * (layers - 2) / layers) / 100:g}",
             )  # fmt: skip
         self.start = start
         self.share = share
         log = math.log(start) if share is not None else 0.0
         self.register_buffer("extra_log", torch.tensor([log, log]))  # what has been learnt, and what is used now
+        self.register_buffer("extra_gap", torch.zeros(()))  # of late
 
     def now(self) -> Tensor | float:
         """Lambda of this step: a number, or a tensor () where it is adapted."""
@@ -58,5 +62,6 @@ class Price(nn.Module):
             return
         with torch.no_grad():
             gap = (self.share if share is None else share) - skipped
+            self.extra_gap.mul_(MEMORY).add_((1 - MEMORY) * gap)
             self.extra_log[0] += RATE * gap
-            self.extra_log[1] = self.extra_log[0] + GAIN * gap
+            self.extra_log[1] = self.extra_log[0] + GAIN * self.extra_gap

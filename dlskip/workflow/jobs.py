@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from dlskip.errors import DlskipError
 from dlskip.workflow.graph import DVC, Graph, Schedule, read_graph, up_to_date
-from dlskip.workflow.machine import cores, default_jobs, on_gpu, share_of
+from dlskip.workflow.machine import cores, default_jobs, may_warm, share_of
 from dlskip.workflow.plan import Plan, make_plan
 from dlskip.workflow.progress import Progress, log_of, said
 from dlskip.workflow.warm import is_warm, warm
@@ -181,9 +181,7 @@ def run_stages(
         graph = read_graph(targets)
         fresh = up_to_date(graph)
         stale = len(fresh) < len(graph)
-        # Who has asked a GPU may not fork, and on a Mac nobody who has imported torch.
-        quickly = stale and sys.platform == "linux" and not is_warm() and not on_gpu()
-        with warm() if quickly else nullcontext() as python:
+        with warm() if stale and may_warm() and not is_warm() else nullcontext() as python:
             if planned and (first := {name for name in graph if name.startswith(FIRST)}.difference(fresh)):
                 Runner({n: graph[n] & first for n in graph if n in first}, [], at_once, alone, python=python).run()
                 fresh = up_to_date(graph)

@@ -25,6 +25,11 @@ def on_gpu() -> bool:
     return device == "cuda" or (device == "auto" and torch.cuda.is_available())
 
 
+def may_warm() -> bool:
+    """Whether stages may start warm: who has asked a GPU may not fork, and on a Mac nobody who has imported torch."""
+    return sys.platform == "linux" and not on_gpu()
+
+
 def default_jobs() -> int:
     """Two on a CPU with the cores and the memory for it, where stages of one thread each get more done; else one.
 

@@ -24,11 +24,11 @@ from dlskip.config import Params
 from dlskip.errors import DlskipError
 from dlskip.workflow.estimate import Cost, Estimator, Key, Trial
 from dlskip.workflow.graph import Graph, Schedule
-from dlskip.workflow.machine import cores, default_jobs, gpu_memory, jobs_that_fit, on_gpu, share_of
+from dlskip.workflow.machine import cores, default_jobs, gpu_memory, jobs_that_fit, may_warm, on_gpu, share_of
 
 KEPT = Path(".jobs", "trials.json")
 IMPORTS: Key = ("imports", "", "")  # what every stage begins with
-DVC_TOO = 1.3  # with what DVC does around a stage
+DVC_TAKES = 0.7  # what DVC does around a stage, in units of its imports: both are mostly Python's own work
 FIRST = {"backbone": Path("models"), "prepare": Path("data/prepared"), "start": Path("artifacts")}  # others need these
 LONGEST = ("skip_pretrain", "mixer", "rl", "passes", "finetune")
 
@@ -119,7 +119,7 @@ def make_plan(graph: Graph, fresh: Sequence[str], jobs: int | None, alone: tuple
         KEPT.write_text(json.dumps({"of": _identity(params, at_once), "trials": [
             [key, asdict(trial)] for key, trial in found.items()
         ]}), encoding="utf-8")  # fmt: skip
-    overhead = DVC_TOO * found.get(IMPORTS, Trial()).seconds
+    overhead = (DVC_TAKES + (not may_warm())) * found.get(IMPORTS, Trial()).seconds
     costs = {name: estimator.cost(name, found, overhead) for name in stale}
     if jobs is None and on_gpu():
         at_once = jobs_that_fit(max((c.memory for c in costs.values()), default=0) * 2**20, gpu_memory(), len(cores()))

@@ -93,7 +93,7 @@ def test_a_trajectory_is_rewarded_at_the_price_it_was_told(
 ) -> None:
     model, skipper = skipping(prices=RANGE, lora=True)
     batch = ragged(*LENGTHS)
-    section = rl_section(baseline=baseline, rollouts=2, price=99.0)
+    section = rl_section(baseline=baseline, cost_gradient="sampled", rollouts=2, price=99.0)
     step, seen = Reinforce(model, section, batch, quiet_until=0), []
 
     def spy(ce: Tensor, run: Tensor, layers: int, weight: Any, cost: str) -> Tensor:
@@ -103,11 +103,11 @@ def test_a_trajectory_is_rewarded_at_the_price_it_was_told(
     monkeypatch.setattr("dlskip.steps.reinforce.reward", spy)
     torch.manual_seed(0)
     loss, _ = step(batch, 0, 0.5)
-    assert loss.isfinite() and len(seen) == (1 if baseline == "rloo" else 2)
+    assert loss.isfinite()
     sampled = seen[0][0]
     assert sampled.shape == (2 * len(batch.rows),) and len(set(sampled.tolist())) == 4
     if baseline == "self_critical":
-        assert torch.equal(seen[1][0], torch.cat([sampled[batch.repeat(2).rows == 2 * row] for row in range(4)]))
+        assert torch.equal(seen[-1][0], torch.cat([sampled[batch.repeat(2).rows == 2 * row] for row in range(4)]))
 
 
 def test_the_gradient_reaches_what_reads_the_price(skipping: Any, ragged: Ragged, rl_section: Any) -> None:

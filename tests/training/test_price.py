@@ -53,7 +53,10 @@ def test_a_price_without_a_share_stays() -> None:
 def test_a_share_that_no_policy_reaches_is_refused() -> None:
     with pytest.raises(DlskipError, match="cannot be reached") as error:
         Price(0.5, 0.95, LAYERS)
-    assert error.value.mend == "at most 0.93"
+    assert (error.value.where, error.value.mend) == ("rl.share", "at most 0.93")
+    with pytest.raises(DlskipError) as error:
+        Price(0.5, 0.95, LAYERS, "mixer")
+    assert error.value.where == "mixer.share"
     Price(0.5, 0.93, LAYERS)
 
 

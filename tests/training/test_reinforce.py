@@ -76,13 +76,16 @@ def small(skipping: Any) -> Any:
 @pytest.mark.parametrize("strategy", [None, RAISED], ids=["plain", "raised"])
 @pytest.mark.parametrize("cost", ["layers_run", "signed"])
 @pytest.mark.parametrize("reads", ["input", "output"])
+@pytest.mark.parametrize("cost_gradient", ["exact", "sampled"])
 def test_reinforce_is_the_gradient_of_the_expected_reward(
-    reads: str, cost: str, strategy: Strategy | None, skipping: Any, ragged: Ragged, rl_section: Any
-) -> None:
+    cost_gradient: str, reads: str, cost: str, strategy: Strategy | None,
+    skipping: Any, ragged: Ragged, rl_section: Any,
+) -> None:  # fmt: skip
     """sum over masks of pi(A) grad(loss of A) = -grad of sum over masks of pi(A) R(A)."""
     model, skipper = skipping(layers=LAYERS, reads=reads)
     skipper.requires_grad_(True)
-    batch, config = ragged((4, 1)), rl_section(baseline="none", cost=cost, entropy=0.0)
+    batch = ragged((4, 1))
+    config = rl_section(baseline="none", cost=cost, cost_gradient=cost_gradient, entropy=0.0)
     expected, objective = torch.zeros(()), torch.zeros(())
     total = 0.0
     for actions in all_actions(1):
@@ -98,11 +101,26 @@ def test_reinforce_is_the_gradient_of_the_expected_reward(
     torch.testing.assert_close(gradients(expected, skipper), want, atol=1e-5, rtol=1e-3)
 
 
+def test_the_exact_gradient_of_the_cost_varies_less(small: Any, ragged: Ragged, rl_section: Any) -> None:
+    """Between draws of the masks, where the price is all that counts."""
+    model, skipper = small
+    batch, varies = ragged((4, 1)).repeat(2), {}
+    for kind in ("exact", "sampled"):
+        config, drawn = rl_section(cost_gradient=kind, price=50.0, rollouts=2, entropy=0.0), []
+        for actions in all_actions(2):
+            found = rolled(model, skipper, batch, actions, config, 2)
+            loss, _ = found.loss(skipper, found.advantage(torch.zeros(()), None), batch.weight)
+            drawn.append(gradients(loss, skipper))
+        varies[kind] = torch.stack(drawn).std(dim=0).norm()
+    assert varies["exact"] < varies["sampled"] / 2
+
+
 @pytest.mark.parametrize("credit", ["token", "sample"])
 def test_tokens_are_credited_as_configured(credit: str, small: Any, ragged: Ragged, rl_section: Any) -> None:
     """Two deciding tokens, sixteen joint masks: a token's own reward, or the row's mean, times the row's gradient."""
     model, skipper = small
-    batch, config = ragged((3, 2)), rl_section(baseline="none", credit=credit, entropy=0.0)
+    batch = ragged((3, 2))
+    config = rl_section(baseline="none", credit=credit, cost_gradient="sampled", entropy=0.0)
     expected, objective = torch.zeros(()), torch.zeros(())
     for actions in all_actions(2):
         found = rolled(model, skipper, batch, actions, config, 1)
@@ -111,20 +129,23 @@ def test_tokens_are_credited_as_configured(credit: str, small: Any, ragged: Ragg
         joint = pi.detach().prod()
         expected = expected + joint * loss
         if credit == "sample":
-            assert found.reward[0] == found.reward[1]
-            objective = objective + pi.prod() * found.reward[0]
+            assert found.earned[0] == found.earned[1]
+            objective = objective + pi.prod() * found.earned[0]
         else:  # the other token's choice is part of the environment
             for i in (0, 1):
-                objective = objective + pi[i] * pi[1 - i].detach() * found.reward[i] / 2
+                objective = objective + pi[i] * pi[1 - i].detach() * found.earned[i] / 2
     torch.testing.assert_close(gradients(expected, skipper), -gradients(objective, skipper), atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("baseline", ["rloo", "ema", "self_critical"])
-def test_baselines_leave_the_gradient_unbiased(baseline: str, small: Any, ragged: Ragged, rl_section: Any) -> None:
+@pytest.mark.parametrize("cost_gradient", ["exact", "sampled"])
+def test_baselines_leave_the_gradient_unbiased(
+    cost_gradient: str, baseline: str, small: Any, ragged: Ragged, rl_section: Any
+) -> None:
     """The average over all pairs of masks, each weighted by its probability."""
     model, skipper = small
     batch = ragged((4, 1)).repeat(2)
-    config = rl_section(baseline=baseline, rollouts=2, entropy=0.0)
+    config = rl_section(baseline=baseline, cost_gradient=cost_gradient, rollouts=2, entropy=0.0)
     expected, objective = torch.zeros(()), torch.zeros(())
     for actions in all_actions(2):
         found = rolled(model, skipper, batch, actions, config, 2)
@@ -155,11 +176,11 @@ def test_rollouts_of_a_decision_are_compared_with_each_other(small: Any, ragged:
     found = rolled(model, skipper, repeated, torch.rand(21, 2) < 0.5, rl_section(rollouts=3), 3)
     advantage = found.advantage(torch.zeros(()), None)
     for group in groups:
-        torch.testing.assert_close(advantage[group], leave_one_out(found.reward[group][None])[0])
+        torch.testing.assert_close(advantage[group], leave_one_out(found.earned[group][None])[0])
     greedy = torch.arange(7.0)
     critical = rolled(model, skipper, repeated, found.skipped, rl_section(rollouts=3, baseline="self_critical"), 3)
     for m, group in enumerate(groups):
-        torch.testing.assert_close(critical.advantage(torch.zeros(()), greedy)[group], found.reward[group] - m)
+        torch.testing.assert_close(critical.advantage(torch.zeros(()), greedy)[group], found.earned[group] - m)
 
 
 def test_a_repeated_batch_is_its_rows_side_by_side(small: Any, ragged: Ragged) -> None:
