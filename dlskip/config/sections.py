@@ -218,6 +218,9 @@ class Train(Section):
     decay: Literal["linear", "cosine", "constant"] = "linear"
     clip: float = Field(1.0, gt=0, description="gradient norm")
     max_length: int = Field(ge=8, description="tokens per example; longer prompts are cut from the left")
+    packing: int | None = Field(
+        None, ge=8, description="tokens of a row, at most, that several examples share; null: one example per row"
+    )
     checkpoint_every: int = Field(25, ge=1, description="steps between resumable checkpoints")
     log_every: int = Field(5, ge=1)
 
@@ -225,6 +228,12 @@ class Train(Section):
     def _steps_or_epochs(self) -> Train:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of `steps` and `epochs`")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_hold_every_example(self) -> Train:
+        if self.packing is not None and self.packing < self.max_length:
+            raise ValueError(f"packing must be max_length ({self.max_length}) at least, got {self.packing}")
         return self
 
 

@@ -131,14 +131,15 @@ class FastStack:
             return self.recorded.of(len(h), past + 1, current.policy) or self._run
         return self._run
 
-    def _may(self, current: Pass, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
+    def _may(self, current: Pass, mask: Any, kwargs: dict[str, Any]) -> bool:
         """Whether this pass can take the fast path; looks at the layers once per prompt."""
         if torch.is_grad_enabled() or current.deciders is not None or current.policy.uses_similarity:
             return False
         config = self.skipper.config
         if any(kwargs.get(name, getattr(config, name, False)) for name in _EVERY_LAYER):
             return False
-        if kwargs.keys() - _IGNORED - set(_EVERY_LAYER) or not (mask is None or mask.dim() == 2):
+        padding = mask is None or (isinstance(mask, Tensor) and mask.dim() == 2)
+        if not padding or kwargs.keys() - _IGNORED - set(_EVERY_LAYER):
             return False
         if current.tokens > 1 or current.cache is None or not current.cache.get_seq_length():
             self._look(config)

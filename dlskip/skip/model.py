@@ -213,6 +213,7 @@ class Skipper(nn.Module):
         self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not self.enabled:
+            self._kernels.enter_context(safe_attention(next(stack.parameters()).device))
             return args, kwargs
         if args:
             kwargs = {"input_ids": args[0], **kwargs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -99,7 +99,7 @@ class Pass:
         shape: (B, T).
         layers: L.
         device: Where the hidden states are.
-        attention_mask: (B, S) of 0/1 or None; finds the last token of right-padded rows.
+        attention_mask: (B, S) of 0/1 finds the last token of right-padded rows; of masks of other forms no use is made.
         deciders: None = the last token of each row decides for the row.
         cache: The pass's cache; None when no layer needs another's keys and values.
         price: The scaled price of a layer, one or (N,), that the controllers are conditioned on.
@@ -111,7 +111,7 @@ class Pass:
         shape: tuple[int, int],
         layers: int,
         device: torch.device,
-        attention_mask: Tensor | None,
+        attention_mask: Any,
         deciders: Deciders | None,
         cache: SkipCache | None,
         price: Tensor | float = 0.0,
@@ -234,10 +234,10 @@ def _where(rows: Tensor, count: int) -> Tensor:
 
 
 def _last_places(
-    mask: Tensor | None, batch: int, tokens: int, device: torch.device
+    mask: Any, batch: int, tokens: int, device: torch.device
 ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
     """Rows and positions of each row's last token; None if that is the last one of all, as padded on the left."""
-    if mask is None or mask.dim() != 2 or tokens == 1 or bool(mask[:, -1].all()):
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or tokens == 1 or bool(mask[:, -1].all()):
         return None
     steps = torch.arange(1, tokens + 1, device=device)
     return torch.arange(batch, device=device), (mask[:, -tokens:].to(device).long() * steps).argmax(dim=1)

@@ -34,10 +34,8 @@ def task_weights(config: Mixer, batch: Batch, progress: float) -> Tensor:
         w = config.w_start + (config.w_end - config.w_start) * progress
         return torch.full_like(batch.targets, w, dtype=torch.float32)
     suffix = int(progress * config.stages) * config.delta
-    rows = batch.input_ids.shape[0]
-    length = torch.zeros(rows, dtype=torch.long, device=batch.rows.device)
-    length = length.index_add(0, batch.rows, torch.ones_like(batch.rows))
-    return (batch.place < length[batch.rows] - suffix).float()
+    length = torch.bincount(batch.sample, minlength=batch.size)
+    return (batch.place < length[batch.sample] - suffix).float()
 
 
 def share_at(config: Mixer, rl: RL, progress: float) -> float | None:

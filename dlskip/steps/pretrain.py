@@ -58,10 +58,10 @@ class Pretrain(Step):
         return torch.full((n, 1), p) * (torch.rand(n, 1) if self.config.p_draw == "uniform" else 1.0)
 
     def _masks(self, batch: Batch, p: Tensor) -> tuple[Tensor, Deciders | None]:
-        """Fresh masks for rows that skip with ``p`` (B, 1): (B, L) of samples, or (N, L) and the tokens they are of."""
+        """Masks (E, L) for samples that skip with ``p`` (E, 1), or (N, L) for tokens, and who decides by them."""
         if self.config.mask_unit == "sample":  # one mask for all tokens of a sample: whole rows leave the batch
-            return random_masks(len(p), self.skipper.num_layers, p), None
-        return random_masks(len(batch.rows), self.skipper.num_layers, p[batch.rows.cpu()]), batch.deciders
+            return random_masks(len(p), self.skipper.num_layers, p), batch.sample_deciders
+        return random_masks(len(batch.rows), self.skipper.num_layers, p[batch.sample.cpu()]), batch.deciders
 
     def _teacher(self, batch: Batch) -> Tensor:
         if self.config.teacher == "frozen":
@@ -71,16 +71,16 @@ class Pretrain(Step):
             return target_logits(self.model, batch)
 
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
-        """Both students, and the unskipped forward if its loss counts, are copies of a row in one batch."""
+        """Both students, and the unskipped forward if its loss counts, are copies of a sample in one batch."""
         teacher = self._teacher(batch)
         copies = 3 if self.config.ce_unskipped else 2
         repeated = batch.repeat(copies)
-        p = self._probability(batch.input_ids.shape[0], progress).repeat(1, copies)
+        p = self._probability(batch.size, progress).repeat(1, copies)
         p[:, 2:] = 0
         runs, deciders = self._masks(repeated, p.view(-1, 1))
         with self.skipper.using(Forced(runs), deciders):
             hidden = hidden_states(self.model, repeated)
-        copy = repeated.rows % copies
+        copy = repeated.sample % copies
         first, second, *unskipped = (output_logits(self.model, hidden[copy == i]) for i in range(copies))
         loss, parts = objective(teacher, first, second, batch.targets, batch.weight, self.config.alpha)
         if unskipped:

@@ -34,15 +34,15 @@ from dlskip.training.stage import TrainingStage
 
 def by_decision(batch: Batch, copies: int) -> Tensor:
     """Of a batch repeated ``copies`` times: the index (M, K) of each original decision's K trajectories."""
-    row = batch.rows // copies
-    order = (row * (int(batch.place.max()) + 1) + batch.place).argsort(stable=True)
+    sample = batch.sample // copies
+    order = (sample * (int(batch.place.max()) + 1) + batch.place).argsort(stable=True)
     return order.view(-1, copies)
 
 
-def row_tokens(batch: Batch) -> Tensor:
-    """How many tokens of each row decide: (B,) float32."""
-    counts = torch.zeros(batch.input_ids.shape[0], device=batch.rows.device)
-    return counts.index_add(0, batch.rows, torch.ones_like(batch.weight))
+def sample_tokens(batch: Batch) -> Tensor:
+    """How many tokens of each sample decide: (E,) float32."""
+    counts = torch.zeros(batch.size, device=batch.sample.device)
+    return counts.index_add(0, batch.sample, torch.ones_like(batch.weight))
 
 
 def draws() -> torch.Generator:
@@ -60,13 +60,13 @@ def policy_logits(skipper: Skipper, states: list[Tensor], price: Tensor | float 
 def drawn_prices(skipper: Skipper, batch: Batch, copies: int) -> Tensor | None:
     """A price for each decision (N,) of a batch repeated ``copies`` times; None if no controller uses it.
 
-    Log-uniform over the range. Copies of a row share theirs, since their rewards are compared.
+    Log-uniform over the range. Copies of a sample share theirs, since their rewards are compared.
     """
     if skipper.prices is None:
         return None
     low, high = skipper.prices
-    rows = low * (high / low) ** torch.rand(batch.input_ids.shape[0] // copies)
-    return rows.to(batch.rows.device)[batch.rows // copies]
+    samples = low * (high / low) ** torch.rand(batch.size // copies)
+    return samples.to(batch.sample.device)[batch.sample // copies]
 
 
 def strategy_at(config: RL, progress: float) -> Strategy | None:
@@ -108,7 +108,7 @@ class Trajectories:
         self.earned = self.rewarded(ce.detach(), self.layers_run, batch, self.price)
 
     def rewarded(self, ce: Tensor, layers_run: Tensor, batch: Batch, price: Tensor | float) -> Tensor:
-        """What the actions of each token earn (N,): its reward, or with `sample` credit the mean of its row.
+        """What the actions of each token earn (N,): its reward, or with `sample` credit the mean of its sample.
 
         With the exact gradient of the cost it is ``-CE`` alone.
         """
@@ -116,8 +116,8 @@ class Trajectories:
         r = reward(ce, layers_run, self.policy.layers, price, self.config.cost)
         if self.config.credit == "token":
             return r
-        total = torch.zeros(batch.input_ids.shape[0], device=r.device).index_add(0, batch.rows, r)
-        return (total / row_tokens(batch))[batch.rows]
+        total = torch.zeros(batch.size, device=r.device).index_add(0, batch.sample, r)
+        return (total / sample_tokens(batch))[batch.sample]
 
     def advantage(self, ema: Tensor, greedy: Tensor | None) -> Tensor:
         """What is earned less the baseline: (N,). ``greedy`` (M,) is what the thresholded policy earns."""
@@ -138,13 +138,13 @@ class Trajectories:
     def loss(self, skipper: Skipper, advantage: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Policy-gradient loss with entropy bonus, and for the log the mean entropy and the expected skipped share.
 
-        ``weight`` (N,) sums to at most 1 as ``Batch.weight`` does. With `sample` credit a row's reward is earned by the
-        actions of all its tokens, so each counts in full and not as its share of the row.
+        ``weight`` (N,) sums to at most 1 as ``Batch.weight`` does. With `sample` credit a sample's reward is earned by
+        the actions of all its tokens, so each counts in full and not as its share of the sample.
         """
         logits = policy_logits(skipper, self.policy.states, self.policy.price)
         log_prob = action_log_prob(logits, self.skipped, self.bonus)
         bits = entropy(logits)
-        full = weight if self.config.credit == "token" else weight * row_tokens(self.batch)[self.batch.rows]
+        full = weight if self.config.credit == "token" else weight * sample_tokens(self.batch)[self.batch.sample]
         loss = -self.config.entropy * (bits.sum(dim=1) * weight).sum()
         if self.config.cost_gradient == "exact":
             p = (torch.sigmoid(logits) + self.bonus).clamp(max=1.0)

@@ -134,8 +134,9 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[unused])
     batches = Batches(
-        run.examples, run.pad, config.batch, run.seed, rank=accelerator.process_index, world=accelerator.num_processes
-    )
+        run.examples, run.pad, config.batch, run.seed, rank=accelerator.process_index, world=accelerator.num_processes,
+        packing=config.packing,
+    )  # fmt: skip
     total = total_steps(config, len(run.examples))
     steady = config.model_copy(update={"decay": "constant"})
     groups = [{"lr": config.lr, "weight_decay": config.weight_decay} | g for g in step_module.groups()]
@@ -223,7 +224,7 @@ def _show(live: Live | None, step: int, values: dict[str, float]) -> None:
 
 
 def _attention(device: torch.device) -> AbstractContextManager[Any]:
-    """The kernels that training uses.
+    """The attention masks and kernels that training uses.
 
     On a CPU the fused kernel's backward takes 2 to 4 times as long as plain matrix products, at 20 to 60 tokens.
     """

@@ -17,6 +17,7 @@ from dlskip.config import Params, Train
 from dlskip.data.batches import Batch, Batches, Encoded, collate, encode
 from dlskip.data.io import DATA, data_sha256, read_tasks
 from dlskip.models import artifact
+from dlskip.skip.packing import check_packing
 from dlskip.training import checkpoint
 from dlskip.training.loop import Step, TrainingRun, finish, total_steps, train
 
@@ -61,7 +62,13 @@ class TrainingStage:
         return collate(rows, tokenizer.pad_token_id).to(artifact.device_of(self.params))
 
     def run(self, step: Step, model: nn.Module, examples: list[Encoded], pad: int, held_out_every: int = 0) -> None:
-        """Trains, writes the artifact and its provenance, and removes the checkpoint."""
+        """Trains, writes the artifact and its provenance, and removes the checkpoint.
+
+        Raises:
+            DlskipError: As of ``train``, or examples are to be packed which the model cannot tell apart.
+        """
+        if self.train.packing is not None:
+            check_packing(model)
         device = artifact.device_of(self.params)
         identity: dict[str, Any] = {
             "config": {k: v.model_dump() for k, v in self.config.items()}, "data": self.data, "seed": self.seed,

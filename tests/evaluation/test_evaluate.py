@@ -19,6 +19,7 @@ from dlskip.methods.learned import Learned
 from dlskip.methods.settings import FULL, KNOBS, PlannedSetting, Setting, from_columns, thresholds
 from dlskip.methods.vanilla import Vanilla
 from dlskip.models.tiny import tiny_tokenizer
+from tests.helpers.devices import DEVICES
 
 WORDS = [[7, 3, 9], [1], [4, 4, 2, 8, 6, 1, 5], [2, 5], [9, 9, 9, 1]]  # prompts of unlike lengths, in no order
 SETTINGS = [PlannedSetting(setting=s, weights="", adapters=True) for s in (FULL, *thresholds([0.5, 0.45]))]
@@ -42,8 +43,9 @@ def setting(row: dict[str, Any]) -> Setting:
     return from_columns(*(row[knob] for knob in KNOBS))
 
 
-def evaluated(params: Params, skipping: Any) -> Records:
+def evaluated(params: Params, skipping: Any, device: str = "cpu") -> Records:
     model, skipper = skipping("llama")
+    model.to(device)
     records = Records("tiny", 0, "test", traces=1)
     runner = Evaluator(params, Learned(), ["acceptability", "de-en"], records, seed=0)
     with tqdm(total=runner.steps(SETTINGS), disable=True) as bar:
@@ -52,9 +54,10 @@ def evaluated(params: Params, skipping: Any) -> Records:
     return records
 
 
-def test_a_row_is_predicted_as_if_alone(params: Params, skipping: Any) -> None:
-    """In batches of rows of a length, whose order is not that of the test rows."""
-    found = [p for p in evaluated(params, skipping).predictions if p["method"] == "ours"]
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_row_is_predicted_as_if_alone(device: str, params: Params, skipping: Any) -> None:
+    """In left-padded batches of rows of a length, whose order is not that of the test rows."""
+    found = [p for p in evaluated(params, skipping, device).predictions if p["method"] == "ours"]
     rules = {rule: [p | {"batch": ""} for p in found if p["batch"] == rule] for rule in ("1", "8", "per_sample")}
     assert rules["per_sample"] == rules["1"] and [p["id"][-1] for p in rules["1"][:5]] == list("01234")
     skipped = {p["skipped"] for p in rules["1"]}

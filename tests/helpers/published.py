@@ -61,7 +61,7 @@ def logits(model: Any, prompts: list[list[int]] = PROMPTS) -> Tensor:
 
 def generated(model: Any, prompts: list[list[int]] = PROMPTS, new: int = 6, **options: Any) -> list[list[int]]:
     """The new tokens of each row of a left-padded batch."""
-    inputs = left_pad(prompts, pad=2)
+    inputs = {name: x.to(model.device) for name, x in left_pad(prompts, pad=2).items()}
     found = model.generate(**inputs, max_new_tokens=new, do_sample=options.pop("do_sample", False), **options)
     return found[:, inputs["input_ids"].shape[1] :].tolist()  # type: ignore[no-any-return]
 

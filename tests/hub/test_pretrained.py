@@ -22,7 +22,19 @@ from dlskip.errors import DlskipError
 from dlskip.hub.pretrained import calibrated
 from dlskip.models.tiny import FAMILIES, tiny
 from dlskip.skip import Threshold, skipper_of
-from tests.helpers.published import Made, config_of, logits, names, publish, rewrite, runs, same_files
+from tests.helpers.devices import DEVICES
+from tests.helpers.published import (
+    PROMPTS,
+    Made,
+    config_of,
+    generated,
+    logits,
+    names,
+    publish,
+    rewrite,
+    runs,
+    same_files,
+)
 
 SAVED = {"README.md", "dlskip_config.json", "skip.safetensors", "adapter_config.json", "adapter_model.safetensors"}
 
@@ -40,6 +52,15 @@ def test_an_artifact_becomes_the_model_that_was_trained(family: str, lora: bool,
     assert isinstance(model, PreTrainedModel) and type(model) is type(tiny(family))
     assert not model.training and not any(p.requires_grad for p in model.parameters())
     assert not any("lora_" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("fast", [False, True], ids=["eager", "fast"])
+def test_a_left_padded_batch_generates_what_its_rows_do(fast: bool, device: str, made: Made) -> None:
+    model = dlskip.from_pretrained(made.artifact, threshold=0.5, device=device, fast=fast)
+    together = generated(model)
+    assert together == [generated(model, [prompt])[0] for prompt in PROMPTS]
+    assert not runs(model).all() and len({tuple(row) for row in together}) == len(PROMPTS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -20,59 +20,15 @@ from dlskip.config import Train
 from dlskip.data.batches import Batch, Batches, Encoded, encode
 from dlskip.data.io import Example
 from dlskip.errors import DlskipError
-from dlskip.models import tuning
 from dlskip.models.tiny import tiny_tokenizer
-from dlskip.steps.mixer import Mix, task_weights
-from dlskip.steps.pretrain import Pretrain
-from dlskip.steps.reinforce import Reinforce
-from dlskip.steps.supervised import Supervised
+from dlskip.steps.mixer import task_weights
 from dlskip.training import checkpoint
-from dlskip.training.loop import Step, TrainingRun, finish, learning_rate, total_steps, train
+from dlskip.training.loop import TrainingRun, finish, learning_rate, total_steps, train
 from tests.helpers.effort import further
-from tests.helpers.sections import mixer, skip_pretrain
+from tests.helpers.sections import mixer
+from tests.training.conftest import STEPS, TRAIN
 
-TRAIN = Train(max_length=1024, steps=7, batch=4, lr=1e-2, checkpoint_every=3, log_every=1)
 LENGTHS = [(2 + i % 5, 1 + i % 3) for i in range(12)]
-STEPS = (
-    "finetune",
-    "adapter_init",
-    "pretrain_sample",
-    "pretrain_token",
-    "rloo",
-    "ema",
-    "self_critical",
-    "share",
-    "mix",
-    "mixer",
-)
-
-
-@pytest.fixture
-def make_step(skipping: Any, ragged: Any, rl_section: Any) -> Callable[..., Step]:
-    """Builds a step on a fresh tiny model: the same one each time."""
-
-    def make(name: str, family: str = "llama") -> Step:
-        torch.manual_seed(0)
-        model, skipper = skipping(family, layers=4, lora=True)
-        held = ragged((3, 2), (2, 1), seed=9)
-        if name == "finetune":
-            return Supervised(model, tuning.backbone_parameters(model))
-        if name == "adapter_init":
-            return Supervised(model, skipper.adapters())
-        if name.startswith("pretrain"):
-            unit = name.removeprefix("pretrain_")
-            config = {"train": TRAIN.model_dump(), "teacher": "self", "p": 0.5, "p_warmup": 0, "mask_unit": unit}
-            return Pretrain(model, skip_pretrain(**config))
-        if name in ("mix", "mixer"):
-            schedule = {"schedule": "linear"} if name == "mix" else {"schedule": "mixer", "delta": 1, "stages": 3}
-            config = {"train": TRAIN.model_dump(), "w_start": 0.9, "w_end": 0.1, "head_lr": 1e-2} | schedule
-            shares = ({"share": 0.4}, {"share": 0.3}) if name == "mix" else ({}, {})
-            return Mix(model, mixer(**config | shares[0]), rl_section(**shares[1]), held)
-        if name == "share":
-            return Reinforce(model, rl_section(share=0.3), held, 0)
-        return Reinforce(model, rl_section(baseline=name, rollouts=2), held, 0)
-
-    return make
 
 
 def run_of(tmp_path: Path, examples: Any, **overrides: Any) -> TrainingRun:
