@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dlskip.errors import DlskipError
 
-RATE = 0.1  # how fast the price follows a gap that stays, per step, in log units per unit of share
+RATE = 0.15  # how fast the price follows a gap that stays, per step, in log units per unit of share
 GAIN = 8.0  # how far the price leans against the gap of late; without it price and policy swing around each other
 MEMORY = 0.8  # of the gap of late, what one step keeps: batches of other tasks skip other shares
 
