@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +14,6 @@ from dlskip.data.io import DATA, read_tasks
 from dlskip.methods.base import Method, for_shares
 from dlskip.methods.layer_sets import number_skipped
 from dlskip.methods.settings import BatchRule, PlannedSetting
-from dlskip.models import artifact
 from dlskip.models.backbone import load_tokenizer
 from dlskip.skip import Policy
 
@@ -50,14 +51,13 @@ class SkipDecode(Method):
 
     name = "skip_decode"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
-        start = artifact.directory("vanilla", backbone, seed)
+    def on(self, params: Params, backbone: str, weights: Path, *, adapters: bool = False) -> list[PlannedSetting]:
         tokenizer = load_tokenizer(backbone, params.backbones[backbone])
         growing = {}
         for task in params.prepare.mt:
             lengths = [len(e.target) for e in encode(read_tasks(DATA, [task], "train"), tokenizer, 2**20)]
             growing[task] = int(np.quantile(lengths, params.baselines.skip_decode.horizon))
-        return for_shares(params, backbone, start, _lowest, growing=growing)
+        return for_shares(params, backbone, weights, _lowest, adapters=adapters, growing=growing)
 
     def policy(self, planned: PlannedSetting, task: str, batch: BatchRule) -> Policy:
         return Growing(len(planned.skip), planned.growing.get(task, 0))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlskip.config import Params, SkipPretrain
 from dlskip.data.batches import Batch
-from dlskip.inference.scoring import hidden_states, target_logits
+from dlskip.inference.scoring import hidden_states
 from dlskip.models import artifact, tuning
 from dlskip.skip import Forced, skipper_of
 from dlskip.skip.passes import Deciders
@@ -19,6 +19,7 @@ from dlskip.training.loop import Metrics, Step
 from dlskip.training.losses import cross_entropy
 from dlskip.training.losses import skip_pretraining as objective
 from dlskip.training.stage import TrainingStage
+from dlskip.training.teacher import teacher_logits
 
 
 def random_masks(n: int, layers: int, p: Tensor) -> Tensor:
@@ -63,16 +64,9 @@ class Pretrain(Step):
             return random_masks(len(p), self.skipper.num_layers, p), None
         return random_masks(len(batch.rows), self.skipper.num_layers, p[batch.rows.cpu()]), batch.deciders
 
-    def _teacher(self, batch: Batch) -> Tensor:
-        if self.config.teacher == "frozen":
-            with tuning.teacher(self.model), self.skipper.disabled():
-                return target_logits(self.model, batch)
-        with torch.no_grad(), self.skipper.full_depth():
-            return target_logits(self.model, batch)
-
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
         """Both students, and the unskipped forward if its loss counts, are copies of a row in one batch."""
-        teacher = self._teacher(batch)
+        teacher = teacher_logits(self.model, batch, self.config.teacher)
         copies = 3 if self.config.ce_unskipped else 2
         repeated = batch.repeat(copies)
         p = self._probability(batch.input_ids.shape[0], progress).repeat(1, copies)

@@ -155,12 +155,12 @@ def test_plans_hold_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.Monk
     (weights / "adapter_model.safetensors").write_bytes(b"one")
     settings = [PlannedSetting(setting=Setting(share=0.5), weights=str(weights.parent), layers=6, skip=[2, 3])]
     out = artifact.directory("unified", "b", 0)
-    base.write_plan("unified", out, settings, Path(__file__))
+    base.write_plan("unified", out, settings, [Path(__file__)])
     assert base.read_plan(out).settings == settings
     assert registry.method("unified").settings(DEFAULT, "b", 0) == settings
     first = (out / "plan.json").read_text()
     (weights / "adapter_model.safetensors").write_bytes(b"two")
-    base.write_plan("unified", out, settings, Path(__file__))
+    base.write_plan("unified", out, settings, [Path(__file__)])
     assert (out / "plan.json").read_text() != first, "new weights make another plan"
     plan = json.loads(first)
     plan["settings"][0]["skipp"] = 1
