@@ -118,6 +118,9 @@ class SkipDecode(Section):
     horizon: float = Field(
         gt=0, le=1, description="quantile of a task's target lengths at which the maximum share is reached"
     )
+    order: Literal["intermediate", "shallow"] = Field(
+        description="which layers are skipped first: those in the middle (paper, §4.2), or the lowest (§2.1)"
+    )
 
 
 class ShortGPT(Section):
