@@ -84,7 +84,9 @@ class Model(Section):
 
     tune: Tune
     bottleneck: int = Field(ge=1, description="r of the adapter's D->r->D MLP (eq 5)")
-    controller_reads: Literal["input", "output"] = Field(description="eq 10: A_l of the layer's input/output")
+    controller_reads: Literal["input", "output"] = Field(
+        description="whether a controller (eq 10) reads A_l of the layer's input or of its output"
+    )
     kv_fill: Literal["copy", "project"] = Field(description="keys of a skipped layer (docs/method.md §6)")
     prices: tuple[PositiveFloat, PositiveFloat] | None = Field(
         description="range of prices that RL draws from, on which the controllers are conditioned; null: rl.price"

@@ -34,7 +34,7 @@ class SkipPretrain(Section):
     p_draw: Literal["fixed", "uniform"]
     p_warmup: float = Field(ge=0, le=1, description="share of the steps over which p grows from 0")
     mask_unit: Literal["sample", "token"] = Field(description="one mask per sample, or per deciding token")
-    alpha: float = Field(ge=0, description="weight of L_distill + L_reg (eq 9)")
+    alpha: float = Field(ge=0, description="weight of L_distill + L_reg in L_pretrain (eq 9)")
     ce_unskipped: float = Field(ge=0, description="weight of cross entropy on the unskipped path; 0 in the paper")
 
 
@@ -49,7 +49,7 @@ class Sampling(Section):
 
 
 class RL(Section):
-    """REINFORCE on the controllers (eqs 11-13)."""
+    """The controllers, by rewards and REINFORCE (eqs 11-13)."""
 
     train: Train
     rollouts: int = Field(ge=1, description="K sampled trajectories per example")
@@ -109,7 +109,7 @@ class PretrainStatic(Section):
     init: Literal["finetune", "base"] = Field(description="backbone weights to start from")
     models: Literal["per_share", "one"] = Field(description="a model for each share, or one that sees them all")
     teacher: Literal["self", "frozen"] = Field(description="P0: the model itself, or the fine-tuned one")
-    alpha: float = Field(ge=0, description="weight of L_distill + L_reg (eq 9)")
+    alpha: float = Field(ge=0, description="weight of L_distill + L_reg in L_pretrain (eq 9)")
 
 
 class SkipDecode(Section):

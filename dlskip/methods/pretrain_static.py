@@ -34,7 +34,7 @@ class Sets(BaseModel):
 
 
 class UnderSets(Step):
-    """One step of layer-skip pretraining, ``alpha (L_distill + L_reg) + L_cls`` (eqs 7-9), under given sets of layers.
+    """One step of layer-skip pretraining (eqs 7-9) under given sets of layers.
 
     With one set both students are the same, so one is computed and L_reg is 0. With more, each example draws two of
     them, one for each student.

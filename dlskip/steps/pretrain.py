@@ -35,7 +35,7 @@ def random_masks(n: int, layers: int, p: Tensor) -> Tensor:
 
 
 class Pretrain(Step):
-    """One step: L = alpha (L_distill + L_reg) + L_cls (eqs 7-9).
+    """One step of layer-skip pretraining (eqs 7-9).
 
     Args:
         model: LoRA (or full) model with skipping attached, and a teacher loaded if the configuration says frozen.
