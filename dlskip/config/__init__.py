@@ -19,6 +19,7 @@ from dlskip.config.training import (
     Baselines,
     Finetune,
     Mixer,
+    PretrainStatic,
     SkipPretrain,
     Static,
     Variant,
@@ -26,11 +27,12 @@ from dlskip.config.training import (
 from dlskip.data import tasks
 from dlskip.errors import DlskipError, needs, offences
 from dlskip.methods import names
+from dlskip.methods.settings import borrowed
 
 __all__ = [
     "RL", "Ablations", "AdapterInit", "Backbone", "Baselines", "Evaluate", "Figures", "Finetune", "Grid", "Mixer",
-    "Model", "Params", "Prepare", "Section", "SkipPretrain", "Speed", "Static", "Train", "Tune", "Variant", "load",
-    "read_yaml", "validate", "varied",
+    "Model", "Params", "Prepare", "PretrainStatic", "Section", "SkipPretrain", "Speed", "Static", "Train", "Tune",
+    "Variant", "load", "read_yaml", "validate", "varied",
 ]  # fmt: skip
 
 PARAMS = Path("params.yaml")
@@ -70,18 +72,23 @@ class Params(Section):
         grid = self.grid
         if unknown := [name for name in grid.baselines if name not in names.baselines()]:
             raise ValueError(f"grid.baselines names {unknown[0]!r}, which is none of {', '.join(names.baselines())}")
-        if grid.trained != (needed := [name for name in grid.baselines if self.baselines.trains(name)]):
+        made = {name: self.baselines.models(name) for name in grid.baselines}
+        if grid.trained != (needed := [name for name, models in made.items() if models == "per_share"]):
             raise ValueError(f"grid.trained must be {needed}: the baselines with a `train` section, in their order")
+        if grid.trained_once != (needed := [name for name, models in made.items() if models == "one"]):
+            raise ValueError(f"grid.trained_once must be {needed}: the baselines that train one model")
+        if unknown := [name for name in grid.borrowed if name not in names.borrowed_names()]:
+            raise ValueError(f"grid.borrowed names {unknown[0]!r}: it takes {', '.join(names.borrowed_names())}")
         if unknown := [name for name in grid.ablations if name not in self.ablations.variants]:
             raise ValueError(f"grid.ablations names {unknown}, which `ablations.variants` does not define")
         if lost := [name for name in grid.timed if name not in grid.methods]:
-            raise ValueError(f"grid.timed names {lost}: list each in grid.own, grid.baselines or grid.ablations too")
+            raise ValueError(f"grid.timed names {lost}: list each in grid.own, baselines, borrowed or ablations too")
         return self
 
     @model_validator(mode="after")
     def _variants_have_names_of_their_own(self) -> Params:
         variants = self.ablations.variants
-        if taken := [name for name in variants if name in names.RESERVED or name in names.TITLES]:
+        if taken := [name for name in variants if name in names.RESERVED or borrowed(name)]:
             raise ValueError(f"ablations.variants names {taken[0]!r}, which is taken: choose another name")
         for name, variant in variants.items():
             if variant.against == name or variant.against not in ("ours", *variants):

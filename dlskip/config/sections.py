@@ -45,11 +45,11 @@ class Grid(Section):
 
     backbones: Once[str] = Field(min_length=1)
     seeds: Once[NonNegativeInt] = Field(min_length=1)
-    own: Once[Literal["vanilla", "pretrain_static", "ours"]] = Field(
-        min_length=1, description="methods with stages of their own"
-    )
+    own: Once[Literal["vanilla", "ours"]] = Field(min_length=1, description="methods with stages of their own")
     baselines: Once[Name] = Field(description="methods to compare with: a file of dlskip/methods each")
     trained: Once[Name] = Field(description="those of the baselines that train a model for each share")
+    trained_once: Once[Name] = Field(description="those of the baselines that train one model")
+    borrowed: Once[Name] = Field(description="<method>_on_<weights>: methods that train nothing, on ours' weights")
     ablations: Once[Name] = Field(description="names of ablations.variants")
     timed: Once[Name] = Field(description="of all these, those whose speed is measured")
 
@@ -57,7 +57,7 @@ class Grid(Section):
     def methods(self) -> list[str]:
         """What is evaluated: rows of the tables, in their order."""
         of_file = {*self.own, *self.baselines}
-        return [*(name for name in TITLES if name in of_file), *self.ablations]
+        return [*(name for name in TITLES if name in of_file), *self.borrowed, *self.ablations]
 
 
 class Backbone(Section):
@@ -84,7 +84,9 @@ class Model(Section):
 
     tune: Tune
     bottleneck: int = Field(ge=1, description="r of the adapter's D->r->D MLP (eq 5)")
-    controller_reads: Literal["input", "output"] = Field(description="eq 10: A_l of the layer's input/output")
+    controller_reads: Literal["input", "output"] = Field(
+        description="whether a controller (eq 10) reads A_l of the layer's input or of its output"
+    )
     kv_fill: Literal["copy", "project"] = Field(description="keys of a skipped layer (docs/method.md §6)")
     prices: tuple[PositiveFloat, PositiveFloat] | None = Field(
         description="range of prices that RL draws from, on which the controllers are conditioned; null: rl.price"

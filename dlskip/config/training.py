@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from dlskip.config.sections import Name, Section, Train
 
 Share = Field(ge=0.0, le=1.0)
+Models = Literal["none", "one", "per_share"]  # that a baseline trains: for all of its settings, or for each share
 
 
 class Finetune(Section):
@@ -33,7 +34,7 @@ class SkipPretrain(Section):
     p_draw: Literal["fixed", "uniform"]
     p_warmup: float = Field(ge=0, le=1, description="share of the steps over which p grows from 0")
     mask_unit: Literal["sample", "token"] = Field(description="one mask per sample, or per deciding token")
-    alpha: float = Field(ge=0, description="weight of L_distill + L_reg (eq 9)")
+    alpha: float = Field(ge=0, description="weight of L_distill + L_reg in L_pretrain (eq 9)")
     ce_unskipped: float = Field(ge=0, description="weight of cross entropy on the unskipped path; 0 in the paper")
 
 
@@ -48,7 +49,7 @@ class Sampling(Section):
 
 
 class RL(Section):
-    """REINFORCE on the controllers (eqs 11-13)."""
+    """The controllers, by rewards and REINFORCE (eqs 11-13)."""
 
     train: Train
     rollouts: int = Field(ge=1, description="K sampled trajectories per example")
@@ -105,7 +106,18 @@ class Static(Section):
     """A fixed block of layers dropped, and the rest fine-tuned: one model per share (docs/method.md §9)."""
 
     train: Train
+    init: Literal["finetune", "base"] = Field(description="backbone weights to start from")
     block: Literal["top", "middle"] = Field(description="the layers just below the last, or centred")
+
+
+class PretrainStatic(Section):
+    """The layers of `static` dropped, and the rest trained with the loss of skip pretraining (docs/method.md §9)."""
+
+    train: Train
+    init: Literal["finetune", "base"] = Field(description="backbone weights to start from")
+    models: Literal["per_share", "one"] = Field(description="a model for each share, or one that sees them all")
+    teacher: Literal["self", "frozen"] = Field(description="P0: the model itself, or the fine-tuned one")
+    alpha: float = Field(ge=0, description="weight of L_distill + L_reg in L_pretrain (eq 9)")
 
 
 class SkipDecode(Section):
@@ -113,6 +125,9 @@ class SkipDecode(Section):
 
     horizon: float = Field(
         gt=0, le=1, description="quantile of a task's target lengths at which the maximum share is reached"
+    )
+    order: Literal["intermediate", "shallow"] = Field(
+        description="which layers are skipped first: those in the middle (paper, §4.2), or the lowest (§2.1)"
     )
 
 
@@ -126,12 +141,15 @@ class Baselines(Section):
     """What the methods that ours is compared with are trained or calibrated with, if there is anything to set."""
 
     static: Static
+    pretrain_static: PretrainStatic
     skip_decode: SkipDecode
     shortgpt: ShortGPT
 
-    def trains(self, method: str) -> bool:
-        """Whether a method trains: a model for each of ``evaluate.shares``."""
-        return hasattr(getattr(self, method, None), "train")
+    def models(self, method: str) -> Models:
+        """What a method trains: a section with ``train`` trains for each share, unless its ``models`` says one."""
+        section = getattr(self, method, None)
+        made: Models = getattr(section, "models", "per_share") if hasattr(section, "train") else "none"
+        return made
 
 
 class Variant(Section):

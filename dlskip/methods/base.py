@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dlskip.config import Params
 from dlskip.errors import DlskipError, offences
-from dlskip.methods.settings import BatchRule, PlannedSetting, Setting
+from dlskip.methods.settings import ALL, BatchRule, PlannedSetting, Setting
 from dlskip.models import artifact
 from dlskip.models.backbone import layer_count
 from dlskip.skip import Forced, FullDepth, Policy
@@ -41,13 +41,32 @@ class Method:
     name: str
     learned = False  # whether trained controllers decide, so that a setting is to be chosen on validation rows
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
-        """Works out, or measures, the settings to evaluate (stage ``baselines``)."""
+    def on(self, params: Params, backbone: str, weights: Path, *, adapters: bool = False) -> list[PlannedSetting]:
+        """Works out, or measures, the settings to evaluate on given weights, for which nothing is trained.
+
+        Args:
+            params: All parameters.
+            backbone: A name under ``backbones``.
+            weights: The artifact that is loaded.
+            adapters: Whether its adapters are loaded too.
+        """
         raise NotImplementedError
+
+    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
+        """The settings to evaluate (stage ``baselines``): by default those on the fine-tuned model."""
+        return self.on(params, backbone, artifact.directory("vanilla", backbone, seed))
 
     def train(self, params: Params, backbone: str, seed: int, share: float) -> None:
         """Trains the model of one of ``evaluate.shares``, if the method has some (stage ``train_baselines``)."""
         raise NotImplementedError
+
+    def train_once(self, params: Params, backbone: str, seed: int) -> None:
+        """Trains the one model of a method that has one for all of its settings (stage ``train_once``)."""
+        raise NotImplementedError
+
+    def sources(self) -> list[Path]:
+        """The files whose code decides what is planned."""
+        return [Path(str(sys.modules[type(self).__module__].__file__))]
 
     def settings(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         """The settings to evaluate: by default those of the plan.
@@ -98,21 +117,26 @@ def for_shares(
     ]  # fmt: skip
 
 
+def on_own(planned: list[PlannedSetting], out: Path, *, one: bool = False) -> list[PlannedSetting]:
+    """The settings of a method that trains: each share on the model of its own, or all on the ``one`` model."""
+    return [p.model_copy(update={"weights": str(out / (ALL if one else str(p.setting.share)))})
+            for p in planned]  # fmt: skip
+
+
 def make_plan(method: Method, params: Params, backbone: str, seed: int) -> None:
     """Works out a method's settings and writes its plan."""
     settings = method.make(params, backbone, seed)
-    code = Path(str(sys.modules[type(method).__module__].__file__))
-    write_plan(method.name, artifact.directory(method.name, backbone, seed), settings, code)
+    write_plan(method.name, artifact.directory(method.name, backbone, seed), settings, method.sources())
 
 
-def write_plan(method: str, directory: Path, settings: list[PlannedSetting], code: Path) -> None:
-    """Writes ``plan.json`` with the hashes of other artifacts' weights that it names and of the method's file."""
+def write_plan(method: str, directory: Path, settings: list[PlannedSetting], sources: Sequence[Path]) -> None:
+    """Writes ``plan.json`` with the hashes of other artifacts' weights that it names and of the method's files."""
     directory.mkdir(parents=True, exist_ok=True)
     used = sorted({planned.weights for planned in settings})
     others = [w for w in used if not Path(w).is_relative_to(directory)]  # what lies beside the plan is a dep itself
     plan = Plan(
         method=method, weights_sha256={w: artifact.weights_sha256(Path(w)) for w in others}, settings=settings,
-        code_sha256=hashlib.sha256(code.read_bytes()).hexdigest(),
+        code_sha256=hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest(),
     )  # fmt: skip
     (directory / PLAN).write_text(plan.model_dump_json(indent=1) + "\n")
 

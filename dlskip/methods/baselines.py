@@ -38,6 +38,11 @@ def make_baseline(params: Params, name: str, backbone: str, seed: int) -> None:
     base.make_plan(of_file(name), params, backbone, seed)
 
 
+def train_baseline_once(params: Params, name: str, backbone: str, seed: int) -> None:
+    """Trains the one model of a baseline that has one for all of its settings (stage ``train_once``)."""
+    of_file(name).train_once(params, backbone, seed)
+
+
 def train_baseline(params: Params, name: str, share: float, backbone: str, seed: int) -> None:
     """Trains a baseline's model of one share (stage ``train_baselines``)."""
     of_file(name).train(params, backbone, seed, share)

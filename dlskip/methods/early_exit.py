@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dlskip.config import Params
 from dlskip.methods.base import Method, dropping, for_shares
 from dlskip.methods.settings import BatchRule, PlannedSetting
-from dlskip.models import artifact
 from dlskip.skip import Policy
 
 TITLE = "Early exit"
@@ -16,12 +17,16 @@ class EarlyExit(Method):
 
     name = "early_exit"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
-        start = artifact.directory("vanilla", backbone, seed)
-        return for_shares(params, backbone, start, lambda share, n: list(range(max(1, n - round(share * n)), n)))
+    def on(self, params: Params, backbone: str, weights: Path, *, adapters: bool = False) -> list[PlannedSetting]:
+        return for_shares(params, backbone, weights, _upper, adapters=adapters)
 
     def policy(self, planned: PlannedSetting, task: str, batch: BatchRule) -> Policy:
         return dropping(planned.skip, planned.layers, frees_last=True)
+
+
+def _upper(share: float, layers: int) -> list[int]:
+    """The layers above the exit."""
+    return list(range(max(1, layers - round(share * layers)), layers))
 
 
 METHOD = EarlyExit()

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from dlskip.methods.settings import LENDERS, borrowed
+
 TABLE1 = ["vanilla", "skip_decode", "static", "pretrain_static", "ours"]  # the paper's table 1
+OWN_WEIGHTS = ("pretrain_static",)  # methods that are nothing without the weights that they train
 _FIRST = [*TABLE1[:4], "unified", "early_exit", "shortgpt", "ours", "random"]  # the order of the tables
 
 
@@ -33,9 +36,16 @@ RESERVED = frozenset(
 
 def title(method: str) -> str:
     """A method's name for people; an ablation has its own."""
+    if found := borrowed(method):
+        return f"{title(found[0])}, on the weights of {LENDERS[found[1]]}"
     return TITLES.get(method, method.replace("_", " "))
 
 
 def baselines() -> list[str]:
     """What ``grid.baselines`` may name: the methods that have no stage of their own."""
-    return [name for name in TITLES if name not in ("vanilla", "pretrain_static", "ours", "random")]
+    return [name for name in TITLES if name not in ("vanilla", "ours", "random")]
+
+
+def borrowed_names() -> list[str]:
+    """What ``grid.borrowed`` may name: methods whose layers do not depend on training, on others' weights."""
+    return [f"{name}_on_{weights}" for name in baselines() if name not in OWN_WEIGHTS for weights in LENDERS]

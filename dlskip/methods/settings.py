@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Knob = Literal["threshold", "share", "price"]
 BatchRule = Literal["1", "8", "16", "per_sample"]  # rows per batch that decide as one, or each row for itself
 
+ALL = "all"  # the folder of the model that a baseline trains for all of its settings, where others have their share
+LENDERS = {"skip_pretrain": "skip pretraining", "ours": "ours"}  # whose weights may be borrowed, and for people
 KNOBS: tuple[Knob, ...] = get_args(Knob)  # the columns of a setting, in their order
 PER_SAMPLE: BatchRule = "per_sample"
 
@@ -130,6 +132,16 @@ def headline_rule(rules: Iterable[BatchRule]) -> BatchRule:
 def decides_alone(rule: BatchRule) -> bool:
     """Whether every row's layers are chosen for itself under a batch rule."""
     return rule in ("1", PER_SAMPLE)
+
+
+def borrowed(name: str) -> tuple[str, str] | None:
+    """Method and weights of a name ``<method>_on_<weights>``; None for any other name.
+
+    >>> borrowed("unified_on_ours"), borrowed("unified")
+    (('unified', 'ours'), None)
+    """
+    method, _, weights = name.rpartition("_on_")
+    return (method, weights) if method and weights in LENDERS else None
 
 
 class PlannedSetting(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -34,16 +35,21 @@ class ShortGPT(Method):
 
     name = "shortgpt"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
-        start = artifact.directory("vanilla", backbone, seed)
-        model, tokenizer = artifact.build_model(params, backbone, weights=start, skipping=False)
+    def on(self, params: Params, backbone: str, weights: Path, *, adapters: bool = False) -> list[PlannedSetting]:
+        own = artifact.as_trained(params, weights) if adapters else params
+        skip = weights if adapters else None  # at full depth, so that adapters are all that it adds
+        model, tokenizer = artifact.build_model(own, backbone, weights=weights, skip=skip, skipping=adapters)
         tasks = [*params.prepare.nlu, *params.prepare.mt]
         each = max(1, params.baselines.shortgpt.examples // len(tasks))
         rows = [e for task in tasks for e in read_tasks(DATA, [task], "validation")[:each]]
         batch = collate(encode(rows, tokenizer, 2**20), tokenizer.pad_token_id).to(artifact.device_of(params))
         influence = block_influence(model, batch)
         free = influence[1:-1].argsort().add(1).tolist()  # the least influential first
-        return for_shares(params, backbone, start, lambda share, layers: sorted(free[: number_skipped(share, layers)]))
+
+        def least(share: float, layers: int) -> list[int]:
+            return sorted(free[: number_skipped(share, layers)])
+
+        return for_shares(params, backbone, weights, least, adapters=adapters)
 
 
 METHOD = ShortGPT()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,9 +14,8 @@ from dlskip.config import Params
 from dlskip.data.batches import encode
 from dlskip.data.io import DATA, read_tasks
 from dlskip.methods.base import Method, for_shares
-from dlskip.methods.layer_sets import number_skipped
+from dlskip.methods.layer_sets import block, number_skipped
 from dlskip.methods.settings import BatchRule, PlannedSetting
-from dlskip.models import artifact
 from dlskip.models.backbone import load_tokenizer
 from dlskip.skip import Policy
 
@@ -20,17 +23,17 @@ TITLE = "Skip-decode"
 
 
 class Growing(Policy):
-    """Skips layers 1 to k, and k grows linearly with the generated position.
+    """Skips the first k of a list of layers, and k grows linearly with the generated position.
 
     The schedule is monotone, so keys and values that a token did not leave at a layer are never asked for again.
 
     Args:
-        most: Largest k.
-        horizon: Generated position at which it is reached; 0 = at once (classification).
+        order: Layers, those that are skipped first at the front; k is at most their number.
+        horizon: Generated position at which all of them are skipped; 0 = at once (classification).
     """
 
-    def __init__(self, most: int, horizon: int) -> None:
-        self.most = most
+    def __init__(self, order: Sequence[int], horizon: int) -> None:
+        self.order = order
         self.horizon = horizon
         self.position = 0
 
@@ -38,11 +41,11 @@ class Growing(Policy):
         super().begin(n, layers, tokens, device)
         self.position = 0 if tokens > 1 else self.position + 1  # a prompt has more than one token
         reached = min(1.0, self.position / self.horizon) if self.horizon else 1.0
-        self._now = round(self.most * reached)
+        self._now = set(self.order[: round(len(self.order) * reached)])
         self._none = torch.zeros(n, dtype=torch.bool)
 
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
-        return self._none if 1 <= layer <= self._now else None
+        return self._none if layer in self._now else None
 
 
 class SkipDecode(Method):
@@ -50,22 +53,38 @@ class SkipDecode(Method):
 
     name = "skip_decode"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
-        start = artifact.directory("vanilla", backbone, seed)
+    def on(self, params: Params, backbone: str, weights: Path, *, adapters: bool = False) -> list[PlannedSetting]:
+        config = params.baselines.skip_decode
         tokenizer = load_tokenizer(backbone, params.backbones[backbone])
         growing = {}
         for task in params.prepare.mt:
             lengths = [len(e.target) for e in encode(read_tasks(DATA, [task], "train"), tokenizer, 2**20)]
-            growing[task] = int(np.quantile(lengths, params.baselines.skip_decode.horizon))
-        return for_shares(params, backbone, start, _lowest, growing=growing)
+            growing[task] = int(np.quantile(lengths, config.horizon))
+
+        def skips(share: float, layers: int) -> list[int]:
+            return in_order(share, layers, config.order)
+
+        return for_shares(params, backbone, weights, skips, adapters=adapters, growing=growing)
 
     def policy(self, planned: PlannedSetting, task: str, batch: BatchRule) -> Policy:
-        return Growing(len(planned.skip), planned.growing.get(task, 0))
+        return Growing(planned.skip, planned.growing.get(task, 0))
 
 
-def _lowest(share: float, layers: int) -> list[int]:
-    """The layers above layer 0 that a share stands for."""
-    return list(range(1, 1 + number_skipped(share, layers)))
+def in_order(share: float, layers: int, order: Literal["intermediate", "shallow"]) -> list[int]:
+    """The layers that a share stands for, those that are skipped first at the front.
+
+    >>> in_order(0.5, 10, "intermediate")  # a block that grows from the centre
+    [4, 5, 3, 6, 2]
+    >>> in_order(0.5, 10, "shallow")
+    [1, 2, 3, 4, 5]
+    """
+    most = number_skipped(share, layers)
+    if order == "shallow":
+        return list(range(1, 1 + most))
+    grown: list[int] = []
+    for count in range(1, most + 1):
+        grown += [layer for layer in block(count / layers, layers, "middle") if layer not in grown]
+    return grown
 
 
 METHOD = SkipDecode()

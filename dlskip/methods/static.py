@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
 from dlskip.config import Params
 from dlskip.data.batches import Batch
-from dlskip.methods.base import Method, dropping, for_shares
+from dlskip.methods.base import Method, dropping, for_shares, on_own
 from dlskip.methods.layer_sets import block
 from dlskip.methods.settings import PlannedSetting
 from dlskip.models import artifact
@@ -37,16 +39,18 @@ class Static(Method):
 
     name = "static"
 
+    def on(self, params: Params, backbone: str, weights: Path, *, adapters: bool = False) -> list[PlannedSetting]:
+        where = params.baselines.static.block
+        return for_shares(params, backbone, weights, lambda share, n: block(share, n, where), adapters=adapters)
+
     def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
         out = artifact.directory(self.name, backbone, seed)
-        where = params.baselines.static.block
-        planned = for_shares(params, backbone, out, lambda share, layers: block(share, layers, where))
-        return [p.model_copy(update={"weights": str(out / str(p.setting.share))}) for p in planned]
+        return on_own(self.on(params, backbone, out), out)
 
     def train(self, params: Params, backbone: str, seed: int, share: float) -> None:
         config = params.baselines.static
         layers = layer_count(backbone, params.backbones[backbone])
-        start = artifact.directory("vanilla", backbone, seed)
+        start = artifact.directory("vanilla", backbone, seed) if config.init == "finetune" else None
         out = artifact.directory(self.name, backbone, seed)
         stage = TrainingStage(
             params, "train_baselines", backbone, seed, config.train, {"static": config}, out / str(share)

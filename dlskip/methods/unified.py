@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dlskip.config import Params
 from dlskip.methods.base import Method, for_shares
 from dlskip.methods.layer_sets import evenly_spaced_skips
 from dlskip.methods.settings import PlannedSetting
-from dlskip.models import artifact
 
 TITLE = "Unified skipping"
 
@@ -16,9 +17,8 @@ class Unified(Method):
 
     name = "unified"
 
-    def make(self, params: Params, backbone: str, seed: int) -> list[PlannedSetting]:
-        start = artifact.directory("vanilla", backbone, seed)
-        return for_shares(params, backbone, start, evenly_spaced_skips)
+    def on(self, params: Params, backbone: str, weights: Path, *, adapters: bool = False) -> list[PlannedSetting]:
+        return for_shares(params, backbone, weights, evenly_spaced_skips, adapters=adapters)
 
 
 METHOD = Unified()

@@ -9,27 +9,36 @@ import numpy as np
 
 from dlskip.config import Params
 from dlskip.methods.names import title
+from dlskip.methods.settings import ALL, borrowed
 from dlskip.report.collect import STAGES
 from dlskip.report.table import Table
 from dlskip.report.view import View
 
 CHAIN = list(STAGES.values())  # directories of our method's training, in order
 _NAMES = {"vanilla": "fine-tuning", "ours": "mixer"}
-_STARTS = {"vanilla": "", "ours": "rl", "pretrain_static": "skip_pretrain"}  # all others: vanilla
+_STARTS = {"vanilla": "", "ours": "rl"}  # all others: vanilla
 
 
 def trained(params: Params, method: str, pair: str) -> list[str]:
     """Directories of all that was trained for a method, from the shared fine-tuning on; ``pair``: backbone-seed."""
+    if lent := borrowed(method):
+        return trained(params, "ours", pair) if lent[1] == "ours" else _chain(lent[1], pair)
     variant = params.ablations.variants.get(method) if method in params.grid.ablations else None
     start = variant.start if variant else _STARTS.get(method, "vanilla")
-    found = [f"artifacts/{folder}/{pair}" for folder in CHAIN[: CHAIN.index(start) + 1 if start else 0]]
-    if params.baselines.trains(method):
-        found += [f"artifacts/{method}/{pair}/{share}" for share in params.evaluate.shares]
+    found = _chain(start, pair) if start else []
+    if (models := params.baselines.models(method)) != "none":
+        folders = params.evaluate.shares if models == "per_share" else [ALL]
+        found += [f"artifacts/{method}/{pair}/{folder}" for folder in folders]
     elif variant:
         found += [f"artifacts/{method}/{pair}/{stage}" for stage in variant.stages]
     elif method in ("vanilla", "ours"):
         found.append(f"artifacts/{method}/{pair}")
     return found
+
+
+def _chain(last: str, pair: str) -> list[str]:
+    """Directories of our method's training up to one of them."""
+    return [f"artifacts/{folder}/{pair}" for folder in CHAIN[: CHAIN.index(last) + 1]]
 
 
 def budget(views: Sequence[View]) -> Table:
@@ -40,8 +49,9 @@ def budget(views: Sequence[View]) -> Table:
         shared = [[f"artifacts/vanilla/{backbone}-{seed}"] for seed in params.grid.seeds]
         rows.append([backbone, "shared by all", *_totals(view, shared, 1)])
         for method in (m for m in view.methods if m not in ("vanilla", "random")):
-            own = [trained(params, method, f"{backbone}-{seed}")[1:] for seed in params.grid.seeds]
-            models = len(own[0]) if params.baselines.trains(method) else 1
+            pairs = [f"{backbone}-{seed}" for seed in params.grid.seeds]
+            own = [[d for d in trained(params, method, p) if d != f"artifacts/vanilla/{p}"] for p in pairs]
+            models = len(own[0]) if params.baselines.models(method) == "per_share" else 1
             rows.append([backbone, title(method), *_totals(view, own, models)])
     return Table(
         "budget", "What each method's training cost",
@@ -79,8 +89,12 @@ def _totals(view: View, own: list[list[str]], models: int) -> list[Any]:
 def _part(params: Params, directory: str) -> str:
     """The name of what is trained in a directory."""
     _, folder, _, *inner = directory.split("/")
-    if params.baselines.trains(folder):
-        return "fine-tuning with layers dropped"
+    if params.baselines.models(folder) != "none":
+        return (
+            "skip pretraining with given layers dropped"
+            if folder == "pretrain_static"
+            else "fine-tuning with layers dropped"
+        )
     return (inner[0] if inner else _NAMES.get(folder, folder)).replace("_", " ")
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from dlskip.config import Params
 from dlskip.errors import DlskipError
 from dlskip.evaluation.columns import LAYERS, RESULTS
-from dlskip.methods.settings import KNOBS, PER_SAMPLE, BatchRule, batch_rules, from_columns, headline_rule
+from dlskip.methods.settings import ALL, KNOBS, PER_SAMPLE, BatchRule, batch_rules, from_columns, headline_rule
 
 CURVES = ["stage", "backbone", "seed", "variant", "share", "step", "metric", "value"]
 PREDICTIONS = ["backbone", "seed", "method", "setting", "batch", "task", "id", "prediction", "gold"]
@@ -125,8 +125,9 @@ def _trainings(params: Params, pair: str) -> Iterator[tuple[str, str, str, float
     for stage, folder in STAGES.items():
         if wanted.get(stage, "ours" in grid.methods):
             yield f"artifacts/{folder}/{pair}", stage, "", None
-    for name in (m for m in grid.baselines if m in grid.methods and params.baselines.trains(m)):
+    for name in grid.trained:
         yield from ((f"artifacts/{name}/{pair}/{share}", name, "", share) for share in params.evaluate.shares)
+    yield from ((f"artifacts/{name}/{pair}/{ALL}", name, "", None) for name in grid.trained_once)
     for name in grid.ablations:
         yield from ((f"artifacts/{name}/{pair}/{s}", s, name, None) for s in params.ablations.variants[name].stages)
 

@@ -39,7 +39,7 @@ class Adapter(nn.Module):
 
 
 class Head(nn.Module):
-    """One-layer head on the adapter: ``logit = W3 GELU(A_l(h_l)[last]) + b3`` (eq 10), float32.
+    """One-layer head on the adapter (eq 10): ``logit = W3 GELU(A_l(h_l)[last]) + b3``, float32.
 
     ``sigmoid(logit)`` is the probability that the *next* layer is skipped. A head conditioned on the price of a layer
     has a second row: ``logit + x (W4 GELU(A_l(h_l)[last]) + b4)``, x being the scaled price (``Skipper.scaled``).

@@ -22,7 +22,7 @@ from dlskip.skip.step import step
 
 
 class SkipLayer(nn.Module):
-    """Adapter, controller head and the gathering around one block (eqs 5-6).
+    """Adapter, controller head and the gathering around one block, which may be skipped (eq 6).
 
     Examples:
         >>> from dlskip.skip import attach

@@ -43,7 +43,7 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
 
 
 def find_stack(model: nn.Module) -> nn.Module:
-    """The module that embeds tokens, runs the decoder layers and returns the last hidden state, normalised.
+    """The module with the embedding (eq 1) and the stack of layers (eq 2), up to the last hidden state, normalised.
 
     Examples:
         >>> find_stack(backbone)(input_ids=torch.tensor([[5, 6, 7]])).last_hidden_state.shape
@@ -53,7 +53,7 @@ def find_stack(model: nn.Module) -> nn.Module:
 
 
 def output_logits(model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """The LM head on chosen positions only: hidden states (N, D) -> logits (N, V), float32.
+    """The LM head on chosen positions only (eq 3): hidden states (N, D) -> logits (N, V), float32.
 
     Examples:
         >>> output_logits(backbone, torch.zeros(2, 32)).shape

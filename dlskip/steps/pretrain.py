@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlskip.config import Params, SkipPretrain
 from dlskip.data.batches import Batch
-from dlskip.inference.scoring import hidden_states, target_logits
+from dlskip.inference.scoring import hidden_states
 from dlskip.models import artifact, tuning
 from dlskip.skip import Forced, skipper_of
 from dlskip.skip.passes import Deciders
@@ -19,6 +19,7 @@ from dlskip.training.loop import Metrics, Step
 from dlskip.training.losses import cross_entropy
 from dlskip.training.losses import skip_pretraining as objective
 from dlskip.training.stage import TrainingStage
+from dlskip.training.teacher import teacher_logits
 
 
 def random_masks(n: int, layers: int, p: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ def random_masks(n: int, layers: int, p: Tensor) -> Tensor:
 
 
 class Pretrain(Step):
-    """One step: L = alpha (L_distill + L_reg) + L_cls (eqs 7-9).
+    """One step of layer-skip pretraining (eqs 7-9).
 
     Args:
         model: LoRA (or full) model with skipping attached, and a teacher loaded if the configuration says frozen.
@@ -63,16 +64,9 @@ class Pretrain(Step):
             return random_masks(len(p), self.skipper.num_layers, p), batch.sample_deciders
         return random_masks(len(batch.rows), self.skipper.num_layers, p[batch.sample.cpu()]), batch.deciders
 
-    def _teacher(self, batch: Batch) -> Tensor:
-        if self.config.teacher == "frozen":
-            with tuning.teacher(self.model), self.skipper.disabled():
-                return target_logits(self.model, batch)
-        with torch.no_grad(), self.skipper.full_depth():
-            return target_logits(self.model, batch)
-
     def forward(self, batch: Batch, step: int, progress: float) -> tuple[Tensor, Metrics]:
         """Both students, and the unskipped forward if its loss counts, are copies of a sample in one batch."""
-        teacher = self._teacher(batch)
+        teacher = teacher_logits(self.model, batch, self.config.teacher)
         copies = 3 if self.config.ce_unskipped else 2
         repeated = batch.repeat(copies)
         p = self._probability(batch.size, progress).repeat(1, copies)

@@ -33,7 +33,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
 def skip_pretraining(
     teacher: Tensor, first: Tensor, second: Tensor, targets: Tensor, weight: Tensor, alpha: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """``L_pretrain = alpha (L_distill + L_reg) + L_cls`` (eqs 7-9), averaged over examples as ``cross_entropy`` is.
+    """``L_pretrain`` (eqs 7-9): ``alpha (L_distill + L_reg) + L_cls``, averaged over examples as ``cross_entropy`` is.
 
     Examples:
         >>> same = torch.zeros(1, 4)  # teacher and students agree: only L_cls is left, log 4
@@ -133,7 +133,9 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def reinforce(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
-    """The loss whose gradient is ``-grad J`` (eqs 12-13): weighted mean over N trajectories of ``-A sum log pi(a|s)``.
+    """The loss whose gradient is minus that of the objective ``J`` (eq 12), by REINFORCE (eq 13).
+
+    It is the weighted mean over N trajectories of ``-A sum log pi(a|s)``.
 
     Examples:
         >>> log_prob = torch.tensor([[-0.1, -0.2], [-0.3, -0.4]])

@@ -13,6 +13,7 @@ from dlskip.methods.settings import PER_SAMPLE, BatchRule, batch_rules
 
 Key = tuple[str, str, str]  # a trial: its kind, of what (a method, a baseline and its share), and the backbone
 Policy = str | float  # `full`, `ours`, or the share of layers that is cut
+TWO_STUDENTS = 7 / 4  # of a step's time, where a teacher has two students: its pass, and theirs with their gradients
 NOT_TRIED = {"results": 10.0, "figures": 60.0}  # seconds of what reads all results, of which there are none yet
 
 
@@ -86,10 +87,14 @@ class Estimator:
                 return [("_".join(step), "", backbone)] if trained else []
             case ["train", "baselines"]:
                 return [(stage, f"{method}-{share}", backbone) for share in (min(self.shares), max(self.shares))]
+            case ["train", "once"]:
+                return [("train_baselines", f"{method}-{min(self.shares)}", backbone)]
             case ["evaluate" | "speed" as kind, *_]:
                 return [("passes", kind, backbone)]
-            case ["baselines"] | ["pretrain", "static"]:
-                return [("plan", method or stage, backbone)]
+            case ["baselines"]:
+                return [("plan", method, backbone)]
+            case ["borrowed"]:
+                return [("plan", item.rpartition("_on_")[0], backbone)]
         return [(stage, "", backbone)]
 
     def cost(self, name: str, found: Mapping[Key, Trial], overhead: float) -> Cost:
@@ -114,6 +119,8 @@ class Estimator:
             if stage.startswith("ablations_"):
                 variant = varied(self.params, self.params.ablations.variants[item])
                 steps = getattr(variant, stage.removeprefix("ablations_")).train.steps or steps
+            if stage == "train_once":
+                steps = round(steps * TWO_STUDENTS)
             seconds, *more = (one.seconds + steps * one.step for one in tried)
             for at_most in more if min(self.shares) < max(self.shares) else ():  # a baseline that trains for a share
                 part = float(item.rpartition("-")[2]) - min(self.shares)
@@ -128,7 +135,7 @@ class Estimator:
         if method == "vanilla":
             return ["full"]
         if not self._learned(method):
-            return [*(["full"] if method == "pretrain_static" else []), *self.shares]
+            return [*(["full"] if method in self.params.grid.borrowed else []), *self.shares]
         variant = self.params.ablations.variants.get(method)
         priced = variant is not None and varied(self.params, variant).model.prices is not None
         config = self.params.evaluate

@@ -59,18 +59,18 @@ def apply(name: str, overrides: dict[str, Any], *, force: bool = False) -> None:
 
 
 def _nothing_is_lost(now: dict[str, Any], as_applied: dict[str, Any]) -> None:
-    if changed := sorted(_differences(now, as_applied)):
+    if changed := sorted(differences(now, as_applied)):
         raise DlskipError(
             f"has changes that recipe {now['recipe']!r} does not make: {', '.join(changed)}",
             where=str(config.PARAMS), mend="keep them in a recipe of your own, or drop them with --force (FORCE=1)",
         )  # fmt: skip
 
 
-def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
+def differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
     """Dotted keys at which two mappings differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in a.keys() | b.keys():
-            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
+            yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
     elif a != b:
         yield path
 

@@ -24,11 +24,10 @@ from tests.helpers import default
 
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).resolve().parents[2]
-EMPTY = ("baselines", "trained", "ablations", "timed")  # lists of the grid
+EMPTY = ("baselines", "trained", "trained_once", "borrowed", "ablations", "timed")  # lists of the grid
 METHOD = '''"""Every second layer, as far as the share asks for."""
 
 from dlskip.methods.base import Method, for_shares
-from dlskip.models import artifact
 
 TITLE = "Every second layer"
 
@@ -36,10 +35,9 @@ TITLE = "Every second layer"
 class EverySecond(Method):
     name = "every_second"
 
-    def make(self, params, backbone, seed):
-        start = artifact.directory("vanilla", backbone, seed)
+    def on(self, params, backbone, weights, *, adapters=False):
         skips = lambda share, layers: list(range(1, layers - 1, 2))[: round(share * layers)]
-        return for_shares(params, backbone, start, skips)
+        return for_shares(params, backbone, weights, skips, adapters=adapters)
 
 
 METHOD = EverySecond()

@@ -20,6 +20,7 @@ from dlskip.methods.settings import (
     BatchRule,
     Setting,
     batch_rules,
+    borrowed,
     prices,
     rule_of,
     shares,
@@ -41,6 +42,7 @@ METHODS = [
     "no_mixer_no_sampling",
 ]  # fmt: skip
 BASELINES, ABLATIONS = METHODS[1:7], METHODS[8:]
+TRAINED = ["static", "pretrain_static"]
 LOSS = {"random": 0.9, "ours": 0.3, "static": 0.35, "unified": 0.5}  # of accuracy, per share skipped
 
 
@@ -52,11 +54,13 @@ def parameters(**grid: Any) -> config.Params:
     data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
     methods = grid.pop("methods", METHODS)
     made = {
-        "own": ["vanilla", "pretrain_static", "ours"],
-        "baselines": [m for m in BASELINES if m != "pretrain_static"],
+        "own": ["vanilla", "ours"],
+        "baselines": BASELINES,
+        "trained": TRAINED,
+        "ablations": ABLATIONS,
+        "timed": METHODS[:8],
     }
-    made |= {"trained": ["static"], "ablations": ABLATIONS, "timed": METHODS[:8]}
-    data["grid"] = {"backbones": ["smollm2"], "seeds": [0]} | grid
+    data["grid"] = {"backbones": ["smollm2"], "seeds": [0], "trained_once": [], "borrowed": []} | grid
     data["grid"] |= {key: [m for m in listed if m in methods] for key, listed in made.items()}
     data["backbones"]["other"] = {"source": "tiny-llama"}
     return config.validate(data)
@@ -77,8 +81,9 @@ def write_world(root: Path, params: config.Params, n: int = 40) -> None:
                 _speed(root / "speeds" / method / pair, params, method, {"backbone": backbone, "seed": seed})
             for folder in ("vanilla", "adapter_init", "skip_pretrain", "rl", "ours"):
                 _training(root / "artifacts" / folder / pair, seed, alarm=folder == "rl")
-            for share in params.evaluate.shares if "static" in params.grid.methods else []:
-                _training(root / "artifacts/static" / pair / str(share), seed)
+            for name in params.grid.trained:
+                for share in params.evaluate.shares:
+                    _training(root / "artifacts" / name / pair / str(share), seed)
             for i, name in enumerate(params.grid.ablations):
                 for stage in params.ablations.variants[name].stages:
                     _training(root / "artifacts" / name / pair / stage, seed + 10 * (i + 1))
@@ -119,7 +124,9 @@ def _cases(params: config.Params, method: str, task: Task) -> Iterator[tuple[str
     evaluate = params.evaluate
     if method == "vanilla":
         yield "vanilla", FULL, PER_SAMPLE, 0.0
-    elif method in BASELINES:
+    elif method in BASELINES or borrowed(method):
+        if borrowed(method):
+            yield method, FULL, PER_SAMPLE, 0.0
         for setting, share in zip(shares(evaluate.shares), evaluate.shares, strict=True):
             grown = 0.6 if method == "skip_decode" and task.kind == "mt" else 1.0
             yield method, setting, PER_SAMPLE, grown * min(round(share * LAYERS), LAYERS - 2) / LAYERS

@@ -27,14 +27,14 @@ from dlskip.methods.layer_sets import block, evenly_spaced_skips, number_skipped
 from dlskip.methods.names import TITLES, title
 from dlskip.methods.settings import PlannedSetting, Setting
 from dlskip.methods.shortgpt import block_influence
-from dlskip.methods.skip_decode import Growing
+from dlskip.methods.skip_decode import Growing, in_order
 from dlskip.methods.static import Cut
 from dlskip.models import artifact, tuning
 from dlskip.models.tiny import FAMILIES, tiny
 from dlskip.skip import attach
 from dlskip.skip.policy import Policy
 from dlskip.skip.stack import find_layers, find_stack, output_logits
-from tests.helpers import default
+from tests.helpers import default, workspace
 from tests.helpers.effort import FOUR_OR_ALL
 from tests.helpers.sections import tune
 
@@ -97,17 +97,50 @@ def test_early_exit_reads_the_hidden_state_of_its_layer(family: str, ragged: Any
     assert all(r.tolist() == [True] * 3 + [False] * 3 for d in run(model, skipper, policy) for r in d.runs)
 
 
-def test_skip_decode_grows_and_never_asks_for_what_was_not_computed() -> None:
-    results = []
+@given(st.floats(0.01, 0.99), st.integers(3, 48))
+def test_skip_decode_begins_in_the_middle_or_at_the_bottom(share: float, layers: int) -> None:
+    """However many are skipped, it is a centred block, or the lowest layers; and those skipped before stay skipped."""
+    k = number_skipped(share, layers)
+    middle, bottom = (in_order(share, layers, order) for order in ("intermediate", "shallow"))
+    assert bottom == list(range(1, 1 + k))
+    for count in range(k + 1):
+        assert sorted(middle[:count]) == block(count / layers, layers, "middle")
+
+
+@pytest.mark.parametrize(
+    ("order", "last"),
+    [
+        ("intermediate", [True, True, False, False, False, False, True, True]),
+        ("shallow", [True, False, False, False, False, True, True, True]),
+    ],
+)
+def test_skip_decode_s_layers_are_what_the_parameters_say(
+    order: str, last: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = workspace.parameters(baselines__skip_decode__order=order, evaluate__shares=[0.5], prepare__mt=[])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dlskip.methods.base.layer_count", lambda *_: 8)
+    monkeypatch.setattr("dlskip.methods.skip_decode.load_tokenizer", lambda *_: None)
+    method = registry.method("skip_decode")
+    (planned,) = method.make(params, "tiny-llama", 0)
+    model = tiny("llama", layers=8)
+    skipper = attach(model, bottleneck=0)
+    decoded = run(model, skipper, method.policy(planned, "entailment", "per_sample"), new=2)
+    assert all(runs.tolist() == last for one in decoded for runs in one.runs)
+
+
+@pytest.mark.parametrize("order", ["intermediate", "shallow"])
+def test_skip_decode_grows_and_never_asks_for_what_was_not_computed(order: Any) -> None:
+    results, layers = [], in_order(0.9, 8, order)
     for fill in ("copy", "project"):
         model = tiny("llama", layers=8)
         skipper = attach(model, bottleneck=0, kv_fill=fill)
-        results.append(run(model, skipper, Growing(6, 5), new=9))
+        results.append(run(model, skipper, Growing(layers, 5), new=9))
     skipped = (~torch.stack(results[0][0].runs)).sum(dim=1).tolist()
     assert skipped == [0, 1, 2, 4, 5, 6, 6, 6, 6], "linear up to its maximum"
     for a, b in zip(*results, strict=True):
         assert a.tokens == b.tokens, "the fill rule changes nothing: filled keys are never attended to"
-    assert torch.stack(results[0][0].runs)[-1].tolist() == [True] + [False] * 6 + [True], "low to middle first"
+    assert torch.stack(results[0][0].runs)[-1].tolist() == [True] + [False] * 6 + [True]
 
 
 def test_skip_decode_uses_its_maximum_at_once_for_an_answer() -> None:
@@ -155,12 +188,12 @@ def test_plans_hold_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.Monk
     (weights / "adapter_model.safetensors").write_bytes(b"one")
     settings = [PlannedSetting(setting=Setting(share=0.5), weights=str(weights.parent), layers=6, skip=[2, 3])]
     out = artifact.directory("unified", "b", 0)
-    base.write_plan("unified", out, settings, Path(__file__))
+    base.write_plan("unified", out, settings, [Path(__file__)])
     assert base.read_plan(out).settings == settings
     assert registry.method("unified").settings(DEFAULT, "b", 0) == settings
     first = (out / "plan.json").read_text()
     (weights / "adapter_model.safetensors").write_bytes(b"two")
-    base.write_plan("unified", out, settings, Path(__file__))
+    base.write_plan("unified", out, settings, [Path(__file__)])
     assert (out / "plan.json").read_text() != first, "new weights make another plan"
     plan = json.loads(first)
     plan["settings"][0]["skipp"] = 1

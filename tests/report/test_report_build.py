@@ -13,7 +13,7 @@ from dlskip.errors import DlskipError
 from dlskip.report import collect, headline
 from dlskip.report.table import NOT_RUN
 from dlskip.report.view import View
-from tests.helpers.report_world import parameters, write_world
+from tests.helpers.report_world import TRAINED, parameters, write_world
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def test_curves_name_their_stage_and_variant(built):
     found = set(curves[["stage", "variant", "share"]].itertuples(index=False, name=None))
     assert found == {
         *((stage, "", 0) for stage in collect.STAGES),
-        *(("static", "", share) for share in params.evaluate.shares),
+        *((name, "", share) for name in TRAINED for share in params.evaluate.shares),
         ("rl", "no_mixer_no_sampling", 0),
     }
 

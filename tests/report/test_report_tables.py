@@ -59,7 +59,7 @@ def test_every_table_is_made_with_every_method(world, all_tables):
         assert table.note and len(table.columns) == len(set(table.columns))
         assert NOT_RUN not in " ".join(str(c) for c in table.frame().to_numpy().ravel()), table.name
     assert list(all_tables["nlu"].frame()["method"])[:8] == [
-        "Vanilla", "Skip-decode", "Static (Yuan et al.)", "Layer-skip pretraining, static sets", "Ours bs=1",
+        "Vanilla", "Skip-decode", "Static (Yuan et al.)", "Layer-skip pretraining", "Ours bs=1",
         "Ours bs=8", "Ours bs=16", "Ours per sample",
     ]  # fmt: skip
     assert view.compared == [m for m in view.methods if not m.startswith("no_")]
@@ -121,10 +121,22 @@ def test_the_budget_counts_what_each_method_trained(all_tables):
     table = all_tables["budget"].frame().set_index("method")
     assert table.loc["shared by all", "steps"] == 80
     assert table.loc["Static (Yuan et al.)", ["models", "steps", "steps per model"]].tolist() == [5, 400, 80]
-    assert table.loc["Ours", "steps"] == 4 * 80 and table.loc["Layer-skip pretraining, static sets", "steps"] == 2 * 80
+    assert table.loc["Layer-skip pretraining", ["models", "steps"]].tolist() == [5, 400]
+    assert table.loc["Layer-skip pretraining", "what is trained"] == "skip pretraining with given layers dropped"
+    assert table.loc["Ours", "steps"] == 4 * 80
     assert table.loc["Skip-decode", "steps"] == 0 and table.loc["Skip-decode", "what is trained"] == "nothing"
     assert table.loc["no mixer", "steps"] == 3 * 80 and table.loc["no mixer no sampling", "steps"] == 3 * 80
     assert table.loc["Ours", "learning rate"] == "0.0005"
+
+
+def test_a_borrower_stands_beside_its_method_and_begins_where_its_weights_do(tmp_path):
+    params = parameters(borrowed=["unified_on_ours"], methods=["vanilla", "unified", "ours"])
+    write_world(tmp_path, params, n=12)
+    view = views_of(tmp_path, params)[0]
+    name = "Unified skipping, on the weights of ours"
+    for found in (made([view])[table].frame() for table in ("settings", "nlu", "matched", "auc")):
+        assert name in set(found["method"]) and "Unified skipping" in set(found["method"])
+    assert view.start("unified_on_ours").method == "unified_on_ours" and view.start("unified").method == "vanilla"
 
 
 def test_what_a_method_rests_on_follows_its_start():
@@ -133,6 +145,8 @@ def test_what_a_method_rests_on_follows_its_start():
     assert budget.trained(params, "unified", "b-0") == ["artifacts/vanilla/b-0"]
     assert budget.trained(params, "ours", "b-0")[-1] == "artifacts/ours/b-0"
     assert budget.trained(params, "no_mixer", "b-0")[-1] == "artifacts/rl/b-0"
+    assert budget.trained(params, "unified_on_ours", "b-0") == budget.trained(params, "ours", "b-0")
+    assert budget.trained(params, "static_on_skip_pretrain", "b-0")[-1] == "artifacts/skip_pretrain/b-0"
     assert budget.trained(params, "no_mixer_no_sampling", "b-0")[-2:] == [
         "artifacts/skip_pretrain/b-0", "artifacts/no_mixer_no_sampling/b-0/rl",
     ]  # fmt: skip

@@ -20,6 +20,7 @@ from dlskip.skip import Forced, Skipper, attach
 from dlskip.skip.stack import output_logits
 from dlskip.steps.pretrain import Pretrain, random_masks
 from dlskip.training.losses import cross_entropy, kl, skip_pretraining
+from dlskip.training.teacher import teacher_logits
 from tests.helpers.effort import FOUR_OR_ALL
 from tests.helpers.sections import skip_pretrain, tune
 
@@ -193,7 +194,7 @@ def test_one_batch_of_copies_is_the_forwards_apart(unit: str, ce_unskipped: floa
     for mask in masks:
         with torch.no_grad(), skipper.using(Forced(mask), batch.deciders if unit == "token" else None):
             logits.append(target_logits(model, batch))
-    apart, _ = skip_pretraining(step._teacher(batch), *logits[:2], batch.targets, batch.weight, 1.0)
+    apart, _ = skip_pretraining(teacher_logits(model, batch, "self"), *logits[:2], batch.targets, batch.weight, 1.0)
     for full in logits[2:]:
         ce = cross_entropy(full, batch.targets, batch.weight)
         apart = apart + ce_unskipped * ce
@@ -229,9 +230,9 @@ def test_the_teacher_gets_no_gradient_and_a_frozen_one_is_the_saved_model(
             p += 0.1
     tuning.load_teacher(model, tmp_path)
     frozen = Pretrain(model, section(teacher="frozen"))
-    taught = frozen._teacher(batch)
+    taught = teacher_logits(model, batch, frozen.config.teacher)
     torch.testing.assert_close(taught, saved, atol=1e-5, rtol=1e-4)
-    own = Pretrain(model, section(teacher="self"))._teacher(batch)
+    own = teacher_logits(model, batch, "self")
     assert not taught.requires_grad and not own.requires_grad and (own - saved).abs().max() > 1e-2
     with torch.no_grad():
         torch.testing.assert_close(own, target_logits(model, batch))

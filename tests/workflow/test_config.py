@@ -62,9 +62,12 @@ BAD = [
     ("evaluate.batches", [1, 7], "evaluate.batches.1: Input should be 1, 8, 16 or 'per_sample' (got 7)"),
     ("backbones", {"a/b": {"source": "x"}}, "backbones.a/b.[key]: String should match pattern"),
     # keys that must agree
-    ("grid.own", ["unified"], "grid.own.0: Input should be 'vanilla', 'pretrain_static' or 'ours' (got 'unified')"),
-    ("grid.timed", ["magic"], "grid.timed names ['magic']: list each in grid.own, grid.baselines or grid.ablations"),
+    ("grid.own", ["unified"], "grid.own.0: Input should be 'vanilla' or 'ours' (got 'unified')"),
+    ("grid.timed", ["magic"], "grid.timed names ['magic']: list each in grid.own, baselines, borrowed or ablations"),
     ("grid.trained", [], "grid.trained must be ['static']: the baselines with a `train` section"),
+    ("grid.trained_once", ["static"], "grid.trained_once must be []: the baselines that train one model"),
+    ("grid.borrowed", ["unified"], "grid.borrowed names 'unified': it takes skip_decode_on_skip_pretrain, "),
+    ("grid.borrowed", ["pretrain_static_on_ours"], "grid.borrowed names 'pretrain_static_on_ours': it takes "),
     ("grid.ablations", ["magic"], "grid.ablations names ['magic'], which `ablations.variants` does not define"),
     ("grid.backbones", ["gpt5"], "grid.backbones names ['gpt5'], which `backbones` does not define"),
     ("prepare.source", "jsonl", "prepare: source 'jsonl' needs `path`"),
@@ -108,7 +111,7 @@ BAD = [
     ("prepare.mt", ["sentiment"], "prepare: mt names 'sentiment', which is none of en-zh, "),
     ("prepare.nlu", ["sst2"], "prepare: source 'embedded' has no task 'sst2'"),
     *((f"ablations.variants.{name}", {"start": "rl", "stages": []}, f"ablations.variants names '{name}', which is")
-      for name in ("random", "ours", "rl", "unified", "base")),
+      for name in ("random", "ours", "rl", "unified", "base", "unified_on_ours")),
     ("ablations.variants.no_mixer.against", "none", "ablations.variants.no_mixer.against is 'none': give ours or"),
     ("baselines.static.block", "all", "baselines.static.block: Input should be 'top' or 'middle'"),
 ]  # fmt: skip

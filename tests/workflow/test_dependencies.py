@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from dlskip.config import Params, read_yaml
+from dlskip.methods import names
 from dlskip.methods.ablation import STEPS
-from tests.helpers import default
 
 REPO = Path(__file__).resolve().parents[2]
 STAGES = read_yaml(REPO / "dvc.yaml")["stages"]
@@ -32,10 +32,13 @@ PLUMBING = {
     "dlskip.methods.registry": "finds a method by its name",
     "dlskip.methods.baselines": "likewise",
 }
-GRID = read_yaml(default.PARAMS)["grid"]
-METHODS = {"baselines": GRID["baselines"], "train_baselines": GRID["trained"]}  # what ${item.method} may be
+# What ${item.method} may be. `borrowed` lists the files of all methods that it may name.
+METHODS = {
+    "baselines": names.baselines(), "train_baselines": ["static", "pretrain_static"], "train_once": ["pretrain_static"],
+    "borrowed": [name for name in names.baselines() if name not in names.OWN_WEIGHTS],
+}  # fmt: skip
 # Modules that are looked up by name. `evaluate` looks methods up too, but a plan holds its code's hash.
-LOOKED_UP = {stage: [f"dlskip.methods.{name}" for name in names] for stage, names in METHODS.items()}
+LOOKED_UP = {stage: [f"dlskip.methods.{name}" for name in listed] for stage, listed in METHODS.items()}
 # What a method reads elsewhere than in that stage: a model is trained for one share, not for those of the plan.
 NOT_READ = {"train_baselines": {"evaluate.shares"}}
 LOOKED_UP |= {f"ablations_{step}": [f"dlskip.steps.{module}"] for step, module in STEPS.items()}

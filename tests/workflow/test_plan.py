@@ -25,7 +25,7 @@ CHAIN: Graph = {
     "backbone@smollm2": set(), "prepare": {"backbone@smollm2"}, "finetune@smollm2-0": {"prepare"},
     "adapter_init@smollm2-0": {"finetune@smollm2-0"}, "skip_pretrain@smollm2-0": {"adapter_init@smollm2-0"},
     "rl@smollm2-0": {"skip_pretrain@smollm2-0"}, "mixer@smollm2-0": {"rl@smollm2-0"},
-    "ablations_mixer@no_mixer-smollm2-0": {"rl@smollm2-0"}, "pretrain_static@smollm2-0": {"skip_pretrain@smollm2-0"},
+    "ablations_mixer@no_mixer-smollm2-0": {"rl@smollm2-0"}, "borrowed@unified_on_ours-smollm2-0": {"mixer@smollm2-0"},
     "train_baselines@static-0.9-smollm2-0": {"finetune@smollm2-0"},
     "train_baselines@static-0.5-smollm2-0": {"finetune@smollm2-0"},
     "baselines@unified-smollm2-0": {"finetune@smollm2-0"},
@@ -55,7 +55,7 @@ def test_every_stage_says_what_it_is_of_and_what_must_be_tried():
     assert estimator.split("evaluate@no_mixer-nlu-smollm2-0") == ("evaluate", "no_mixer-nlu", "smollm2")
     assert estimator.split("backbone@smollm2") == ("backbone", "", "smollm2")
     assert estimator.trials("prepare") == [("prepare", "", "smollm2")]
-    assert estimator.trials("pretrain_static@smollm2-0") == [("plan", "pretrain_static", "smollm2")]
+    assert estimator.trials("borrowed@unified_on_ours-smollm2-0") == [("plan", "unified", "smollm2")]
     assert estimator.trials("ablations_rl@no_mixer_no_sampling-smollm2-0") == [("rl", "", "smollm2")]
     assert estimator.trials("ablations_mixer@no_mixer-smollm2-0") == [], "a step that the variant leaves out"
     assert len(estimator.trials("train_baselines@static-0.7-smollm2-0")) == 2
