@@ -31,5 +31,5 @@ def run(options: Namespace) -> None:
         options.artifact, options.folder, backbone=options.backbone, threshold=options.threshold, dtype=options.dtype,
         about=about,
     )  # fmt: skip
-    size = sum(path.stat().st_size for path in options.folder.iterdir())
+    size = sum(path.stat().st_size for path in options.folder.rglob("*") if path.is_file())
     print(f"written: {options.folder}, {size / 1e6:.1f} MB")

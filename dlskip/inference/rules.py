@@ -78,11 +78,11 @@ class Rules:
         """
         if not self:
             return logits
-        lines = zip(ids, rows, logits, strict=True)
-        return torch.cat([
-            self.rows[row](torch.tensor([list(line)], device=logits.device), one[None].clone())
-            for line, row, one in lines
-        ])  # fmt: skip
+        ruled = []
+        for line, row, one in zip(ids, rows, logits, strict=True):
+            so_far: Any = torch.tensor([list(line)], device=logits.device)
+            ruled.append(self.rows[row](so_far, one[None].clone()))
+        return torch.cat(ruled)
 
 
 def special(

@@ -260,8 +260,10 @@ def _warping(model: Any, temperature: float | None, top_k: int | None, top_p: fl
     """Sampling options: those given, or else those of ``generation_config``, or else none at all."""
     config = causal_lm(model).generation_config
     given = {"temperature": (temperature, 1.0), "top_k": (top_k, 0), "top_p": (top_p, 1.0)}
-    chosen = {name: getattr(config, name, None) if value is None else value for name, (value, _) in given.items()}
-    found = {name: off if chosen[name] is None else chosen[name] for name, (_, off) in given.items()}
+    found: dict[str, float] = {}
+    for name, (value, off) in given.items():
+        own = getattr(config, name, None) if value is None else value
+        found[name] = off if own is None else own
     if not (0 < found["temperature"] < math.inf and found["top_k"] >= 0 and 0 < found["top_p"] <= 1):
         raise DlskipError(f"out of range: {found}", where="speculate: sampling")
     return found

@@ -98,7 +98,7 @@ class SkipCache(DynamicCache):
         refused = None
         if type(cache) is not DynamicCache:
             refused = f"a {type(cache).__name__} cannot hold keys and values of skipped layers"
-        elif any(layer.is_initialized for layer in cache.layers):
+        elif any(getattr(layer, "is_initialized", True) for layer in cache.layers):
             refused = "a DynamicCache that was filled without skipping cannot hold keys and values of skipped layers"
         elif cache.offloading:
             refused = "an offloaded cache cannot hold keys and values of skipped layers"

@@ -21,6 +21,9 @@ from dlskip.skip.policy import Policy
 if TYPE_CHECKING:
     from dlskip.skip.model import Skipper
 
+_CHUNKS = "prefill_chunk_size"
+_ASSISTED = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -42,6 +45,7 @@ class ThreadSettings(Here):
     """As of ``Here``, and what the thread's passes run under: None = what the model's do."""
 
     setting: Setting | None = None
+    prompt: int = 0  # tokens of the prompt that assisted decoding reads together with its first drafts
     kernels: ExitStack | None = None  # of the pass that is running
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ThreadSettings:
@@ -146,11 +150,13 @@ def begin(
     policy, deciders = skipper.policy, skipper.deciders
     cache = _cache(skipper, kwargs, deciders)
     price = skipper.scaled(policy.price)
-    if shape[1] > 1 and deciders is None and policy.uses_heads and cache is not None and cache.get_seq_length():
+    if shape[1] > 1 and deciders is None and policy.uses_heads and cache is not None:
         # Tokens after a prompt decide one by one, as in decoding, however many a pass has: drafts that are verified.
-        policy, deciders = policy.by_token(shape[0]), Deciders.each(shape, mask, inputs.device)
-        if isinstance(price, Tensor) and price.dim():
-            price = price[deciders.rows]
+        prompt = 1 if cache.get_seq_length() else here.prompt
+        if 0 < prompt < shape[1]:
+            policy, deciders = policy.by_token(shape[0]), Deciders.each(shape, mask, inputs.device, prompt)
+            if isinstance(price, Tensor) and price.dim():
+                price = price[deciders.rows]
     if cache is not None:
         cache.fresh = None
         kwargs["past_key_values"] = cache
@@ -193,3 +199,28 @@ def end(skipper: Skipper, output: Any) -> Any:
     skipper.state.counter.add(current.counter)
     skipper.settings.leave(current.policy)
     return completed(output, current, skipper.config)
+
+
+def generate(skipper: Skipper, model: Any, *args: Any, **kwargs: Any) -> Any:
+    """The model's own ``generate()``, which is told where a prompt ends, and leaves the model as it was.
+
+    Raises:
+        DlskipError: The prompt is to be read in chunks, whose tokens would decide before they have seen all of it.
+    """
+    config = kwargs.get("generation_config") or model.generation_config
+    asked = {name: kwargs.get(name, getattr(config, name, None)) for name in (_CHUNKS, *_ASSISTED)}
+    if asked[_CHUNKS] and skipper.enabled and skipper.policy.uses_heads:
+        raise DlskipError(
+            "the last token of a prompt decides for all of it, so that it cannot be read in chunks",
+            where=_CHUNKS, mend="leave it out; or full depth: dlskip.full_depth, dlskip.speculate",
+        )  # fmt: skip
+    here = skipper.settings.here
+    layers, before = skipper.config.num_hidden_layers, here.prompt
+    prompts = (kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds"))
+    prompt = args[0] if args else next((x for x in prompts if x is not None), None)
+    here.prompt = int(prompt.shape[1]) if prompt is not None and any(asked[name] for name in _ASSISTED) else 0
+    try:
+        return type(model).generate(model, *args, **kwargs)
+    finally:
+        here.prompt = before
+        skipper.config.num_hidden_layers = layers  # which early-exit drafting leaves changed where it fails

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from dlskip.errors import DlskipError
 from dlskip.skip.adapter import Adapter, Head
 from dlskip.skip.cache import SkipCache
-from dlskip.skip.hooks import Settings, begin, end
+from dlskip.skip.hooks import Settings, begin, end, generate
 from dlskip.skip.layer import SkipLayer
 from dlskip.skip.passes import Counter, Deciders, Pass, State
 from dlskip.skip.policy import FullDepth, Policy
@@ -239,25 +239,8 @@ class Skipper(nn.Module):
         delattr(causal_lm(model), NAME)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's own ``generate()``.
-
-        Raises:
-            DlskipError: The prompt is to be read in chunks, whose tokens would decide before they have seen all of it.
-        """
-        model = self._model[0]
-        config = kwargs.get("generation_config") or model.generation_config
-        if self.enabled and self.policy.uses_heads and (
-            kwargs.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None)
-        ):  # fmt: skip
-            raise DlskipError(
-                "the last token of a prompt decides for all of it, so that it cannot be read in chunks",
-                where="prefill_chunk_size", mend="leave it out; or full depth: dlskip.full_depth, dlskip.speculate",
-            )  # fmt: skip
-        layers = self.config.num_hidden_layers
-        try:
-            return type(model).generate(model, *args, **kwargs)
-        finally:
-            self.config.num_hidden_layers = layers  # which early-exit drafting leaves changed where it fails
+        """The model's own ``generate()``; errors: see ``dlskip.skip.hooks.generate``."""
+        return generate(self, self._model[0], *args, **kwargs)
 
     def _begin(
         self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

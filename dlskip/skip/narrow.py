@@ -114,8 +114,9 @@ def _part(name: str, x: Tensor, roles: Roles | None, selection: Selection, shape
             return x
         if each == 1:
             return x.index_select(rows, selection.rows)
-        apart = x.unflatten(rows, (shape[0], each)).index_select(rows, selection.rows)
-        return apart.flatten(rows, rows + 1)
+        apart: Tensor = x.unflatten(rows, (shape[0], each)).index_select(rows, selection.rows)
+        whole: Tensor = apart.flatten(rows, rows + 1)
+        return whole
     if x.shape[roles.tokens] != shape[1] or each != 1:
         raise _uncertain(name, x, shape)
     if rows is None:

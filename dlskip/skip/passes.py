@@ -32,18 +32,31 @@ class Deciders:
     valid: Tensor
 
     @classmethod
-    def each(cls, shape: tuple[int, int], mask: Tensor | None, device: torch.device) -> Deciders:
-        """Every one of (B, T) tokens decides for itself; ``mask`` (B, S) of 0/1 says which are padding.
+    def each(
+        cls, shape: tuple[int, int], mask: Tensor | None, device: torch.device, prompt: int = 1
+    ) -> Deciders:  # fmt: skip
+        """Every one of (B, T) tokens decides for itself, but the last of the ``prompt`` first ones for these.
 
         Examples:
-            >>> Deciders.each((1, 3), None, torch.device("cpu")).owner
-            tensor([[0, 1, 2]])
+            >>> Deciders.each((1, 5), None, torch.device("cpu"), prompt=3).owner
+            tensor([[0, 0, 0, 1, 2]])
+
+        Args:
+            shape: (B, T).
+            mask: (B, S) of 0/1 or None: which are padding.
+            device: Where the hidden states are.
+            prompt: At least 1.
         """
         rows, tokens = shape
-        owner = torch.arange(rows * tokens, device=device).view(rows, tokens)
-        real = isinstance(mask, Tensor) and mask.dim() == 2
-        valid = mask[:, -tokens:].bool().to(device) if mask is not None and real else torch.ones_like(owner).bool()
-        return cls(owner.flatten() // tokens, owner.flatten() % tokens, owner, valid)
+        each = tokens - prompt + 1
+        places = torch.arange(tokens, device=device)
+        owner = (places - prompt + 1).clamp(min=0) + each * torch.arange(rows, device=device)[:, None]
+        valid = torch.ones_like(owner).bool()
+        if isinstance(mask, Tensor) and mask.dim() == 2:
+            valid = mask[:, -tokens:].bool().to(device)
+        return cls(
+            torch.arange(rows, device=device).repeat_interleave(each), places[prompt - 1 :].repeat(rows), owner, valid
+        )
 
 
 @dataclass

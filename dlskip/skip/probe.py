@@ -62,13 +62,15 @@ class _Watched(DynamicCache):
     calls: list[_Call]
     now: int | None = None
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         if self.now is not None:
-            self.calls[self.now].updates.append((layer_idx, tuple(keys.shape), tuple(values.shape)))
-        return super().update(keys, values, layer_idx, *args, **kwargs)
+            self.calls[self.now].updates.append((layer_idx, tuple(key_states.shape), tuple(value_states.shape)))
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
 
-def probe(stack: nn.Module, blocks: nn.ModuleList, family: str) -> list[Interface]:
+def probe(stack: Any, blocks: nn.ModuleList, family: str) -> list[Interface]:
     """The blocks' interfaces, in order; the model is left as it was.
 
     Examples:
