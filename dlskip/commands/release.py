@@ -23,7 +23,9 @@ def add(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Runs it."""
     import dlskip
+    from dlskip.hub.release import check_folder
 
+    check_folder(options.folder)
     if options.about and not options.about.is_file():
         raise DlskipError("no such file", where=str(options.about))
     about = options.about.read_text(encoding="utf-8").strip() if options.about else None

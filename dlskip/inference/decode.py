@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dlskip.data.batches import left_pad
 from dlskip.errors import DlskipError
-from dlskip.inference.rules import Rules, check_room
+from dlskip.inference.rules import Rules, asks, check_room
 from dlskip.skip import Skipper
 from dlskip.skip.stack import find_stack, output_logits
 
@@ -71,7 +71,7 @@ def decode(
     max_new_tokens: int,
     answers: Sequence[Sequence[int]] | None = None,
     lengths: Sequence[int] | None = None,
-    ruled: bool = False,
+    ruled: bool = True,
     clock: list[float] | None = None,
 ) -> list[Decoded]:
     """Decodes a batch greedily under the skipper's current policy. Finished rows leave the batch.
@@ -106,7 +106,7 @@ def decode(
     position = (mask.cumsum(1) - 1).clamp(min=0)
     results = [Decoded(len(p)) for p in prompts]
     padded: list[list[int]] = inputs["input_ids"].tolist()
-    rules = Rules(model, mask, max_new_tokens) if ruled else None
+    rules = Rules(model, mask, max_new_tokens) if ruled and asks(model) else None
     alive = list(range(len(prompts)))
     cache: Any = None
     if skipper is not None:

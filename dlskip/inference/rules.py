@@ -21,6 +21,13 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "encoder_repetition_penalty": (None, 1, 1.0), "encoder_no_repeat_ngram_size": (None, 0),
 }  # fmt: skip
 
+_APPLIED: dict[str, tuple[Any, ...]] = {
+    "repetition_penalty": (None, 1, 1.0), "no_repeat_ngram_size": (None, 0), "bad_words_ids": (None,),
+    "sequence_bias": (None,), "min_length": (None, 0), "min_new_tokens": (None, 0), "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,), "suppress_tokens": (None,), "begin_suppress_tokens": (None,),
+    "exponential_decay_length_penalty": (None,), "remove_invalid_values": (None, False),
+}  # fmt: skip
+
 
 class Rules:
     """Changes logits as ``generate()`` does, row by row.
@@ -83,6 +90,17 @@ class Rules:
             so_far: Any = torch.tensor([list(line)], device=logits.device)
             ruled.append(self.rows[row](so_far, one[None].clone()))
         return torch.cat(ruled)
+
+
+def asks(model: Any) -> bool:
+    """Whether a model's ``generation_config`` asks for anything that changes logits: known without making ``Rules``.
+
+    Examples:
+        >>> asks(backbone)
+        False
+    """
+    config = causal_lm(model).generation_config
+    return any(getattr(config, name, None) not in nothing for name, nothing in (_REFUSED | _APPLIED).items())
 
 
 def special(
