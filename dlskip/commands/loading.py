@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from dlskip.data.io import check_row, is_text, read_jsonl
+from dlskip.data.io import check_row, read_jsonl
 from dlskip.errors import DlskipError
 from dlskip.hub.base import reading
 from dlskip.hub.pretrained import from_pretrained
@@ -71,8 +71,6 @@ def read_rows(path: Path, limit: int | None = None) -> list[PromptRow]:
     for number, row in read_jsonl(path, mend="give the path of a file with JSON lines"):
         checked = check_row(PromptRow, row, f"{path}:{number}")
         assert isinstance(checked, PromptRow)
-        if not (is_text(checked.prompt) and is_text(checked.target or "")):
-            raise DlskipError("half of a character", where=f"{path}:{number}", mend="fix or delete the line")
         rows.append(checked)
         if len(rows) == limit:
             break

@@ -160,11 +160,11 @@ def load_base(config: ReleaseConfig, how: Loading) -> tuple[ReleaseConfig, PreTr
     with reading("the base model", source, MEND_BASE):
         if not Path(source).is_dir():
             revision = HfApi().resolve_revision(source, revision=revision, **how.hub).resolved
-        model: Any
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, dtype=how.dtype, use_safetensors=True, output_loading_info=True,
             trust_remote_code=how.trust_remote_code, **how.hub, **given,
         )  # fmt: skip
+    model, info = loaded
     check_complete(info, source)
     found = len(find_layers(model)[2])
     if found != config.layers:

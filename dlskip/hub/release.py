@@ -233,7 +233,8 @@ def _bytes(size: int | str | None) -> int | None:
     found = re.fullmatch(r"(\d+) ?([KMGT]?)(i?)B?", str(size).strip(), re.IGNORECASE)
     if found is None:
         raise DlskipError(f"no size: {size!r}", where="max_shard_size", mend='write "5GB"')
-    return int(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
+    unit: int = (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
+    return int(found[1]) * unit
 
 
 def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

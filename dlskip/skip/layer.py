@@ -134,11 +134,17 @@ class _Eager:
 
     def _narrowed(self, selection: Selection, h: Tensor) -> dict[str, Any]:
         """The block's arguments for the selected rows and tokens of ``h`` (B, T, D)."""
+        interface = self.layer.interface
+        if selection.slots is not None and interface.window is not None:
+            raise DlskipError(
+                f"layer {self.layer.index} keeps a window in {interface.window}, which tokens that skip would shift",
+                where="per-token masks", mend="one token at a time after a prompt, masks of whole rows in training",
+            )  # fmt: skip
         cache = self.current.cache
         past = cache.get_seq_length() if cache is not None and cache.store else 0
         past -= h.shape[1] if past and self.layer.index else 0  # the first layer has stored this pass's tokens already
         shape = (h.shape[0], h.shape[1])
-        return narrowed(self.kwargs, self.layer.interface.roles, selection, shape, past)
+        return narrowed(self.kwargs, interface.roles, selection, shape, past)
 
     def add(self, h: Tensor, adapted: Tensor | None) -> Tensor:
         """(B, T, D)."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 from dlskip.errors import DlskipError
 from dlskip.skip.narrow import Roles, tensors
@@ -37,6 +37,7 @@ class Interface:
         cache: Of the argument with the cache.
         returns: Length of the tuple that it returns, hidden states first; None = hidden states alone.
         roles: What the dimensions of its other tensors count, by the names of ``dlskip.skip.narrow.tensors``.
+        window: Name of a mask of its own that is more than causal: it takes the tokens of a pass for consecutive ones.
     """
 
     names: tuple[str, ...]
@@ -45,6 +46,7 @@ class Interface:
     cache: str
     returns: int | None
     roles: dict[str, Roles]
+    window: str | None = None
 
 
 @dataclass
@@ -106,12 +108,22 @@ def probe(stack: Any, blocks: nn.ModuleList, family: str) -> list[Interface]:
     for index, block in enumerate(blocks):
         runs = (first[index], further[index], wider[index])
         try:
-            found.append(_interface(index, runs, names[index], first[index + 1 : index + 2]))
+            one = _interface(index, runs, names[index], first[index + 1 : index + 2])
+            found.append(replace(one, window=_window(block)))
             _same_keys(cache, index, first)
         except DlskipError as error:
             where = f"{family}, layer {index} ({type(block).__name__})"
             raise DlskipError(error.message, where=where, mend=MEND) from error
     return found
+
+
+def _window(block: nn.Module) -> str | None:
+    """The name of a square mask among a block's buffers that hides more than what comes later, if it has one."""
+    for name, x in block.named_buffers():
+        square = x.dim() > 1 and x.shape[-1] == x.shape[-2] > 1 and x.dtype in (torch.bool, torch.uint8)
+        if square and not torch.equal(x.bool(), torch.ones_like(x).bool().tril()):
+            return name
+    return None
 
 
 def _names(block: nn.Module) -> list[str]:
@@ -244,10 +256,9 @@ def _same_keys(cache: _Watched, index: int, calls: list[_Call]) -> None:
     Raises:
         DlskipError: They may not.
     """
-    if not isinstance(cache.layers[index], DynamicLayer):
-        raise DlskipError(
-            f"it keeps a state ({type(cache.layers[index]).__name__}), not keys and values of every token"
-        )
+    kept = cache.layers[index] if index < len(cache.layers) else None
+    if not isinstance(kept, DynamicLayer) or isinstance(kept, LinearAttentionCacheLayerMixin):
+        raise DlskipError(f"it keeps a state ({type(kept).__name__}), not keys and values of every token")
     sizes = [tuple((s[0], s[1], *s[3:]) for s in call.updates[0][1:]) for call in (calls[0], calls[index])]
     _, keys, values = calls[index].updates[0]
     if len(keys) != 4 or len(values) != 4 or keys[2] != _FIRST[1] or keys[0] != _FIRST[0]:
