@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from torch import Tensor
 from dlskip.fast import use_fast_path
 from dlskip.inference.export import cut
 from dlskip.skip import FullDepth, Policy, Threshold, attach, skipper_of
+from dlskip.skip.stack import find_stack
 
 EngineKind = Literal["plain", "full", "random", "same_mask", "cut", "learned", "exit", "compiled"]
 # the engines that all others are compared with
@@ -162,9 +164,29 @@ def engines(
             found += [through(Exactly(share, "majority"), f"random {share:g}, same mask") for share in shares]
         found += [through(Threshold(t), f"learned {t:g}") for t in thresholds]
         found.append(small())
-    if exit_at is not None and batch == 1:  # it can only run one prompt at a time
+    if exit_at is not None and batch == 1 and exits_early(plain, exit_at):  # it can only run one prompt at a time
         found.append(Engine(f"exit at {exit_at}", "exit", plain, options={"assistant_early_exit": exit_at}))
     return found
+
+
+def exits_early(plain: Any, layers: int) -> bool:
+    """Whether Transformers' early-exit drafter knows this family; says so if not.
+
+    Examples:
+        >>> exits_early(backbone, 2)
+        True
+    """
+    stack: Any = find_stack(plain)
+    before = stack.config.num_hidden_layers
+    ids = torch.ones(1, 2, dtype=torch.long, device=plain.device)
+    try:
+        plain.generate(ids, max_new_tokens=3, do_sample=False, assistant_early_exit=layers)
+    except (IndexError, AttributeError, ValueError, TypeError, RuntimeError) as error:
+        print(f"left out: Transformers cannot exit {type(plain).__name__} early ({error})", file=sys.stderr)
+        return False
+    finally:
+        stack.config.num_hidden_layers = before
+    return True
 
 
 def evenly_spaced_kept(layers: int, skipped: int) -> list[int]:

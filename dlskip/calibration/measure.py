@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from dlskip.calibration.choose import Measurements
 from dlskip.errors import DlskipError
 from dlskip.inference.decode import Decoded, decode
+from dlskip.inference.rules import check_room, special
 from dlskip.skip import FullDepth, Policy, Threshold, skipper_of
 
 Score = Callable[[str, str], float]
@@ -59,13 +60,15 @@ def answers(
         1.0
     """
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    check_room(model, max(map(len, encoded), default=0) + max_new_tokens - 1)
+    stops, pad = special(model, tokenizer)
     skipper = skipper_of(model)
     decoded = list[Decoded]()
     with skipper.using(policy):
         for start in range(0, len(encoded), batch):
             decoded += decode(
-                model, skipper, encoded[start : start + batch], eos=int(tokenizer.eos_token_id),
-                pad=int(tokenizer.pad_token_id), max_new_tokens=max_new_tokens, answers=closed,
+                model, skipper, encoded[start : start + batch], eos=stops, pad=pad,
+                max_new_tokens=max_new_tokens, answers=closed,
             )  # fmt: skip
     return decoded
 
@@ -97,7 +100,7 @@ def measure_settings(
 
     Args:
         model: A causal LM with skipping attached.
-        tokenizer: Its tokenizer, with EOS and padding tokens.
+        tokenizer: Its tokenizer; its end token counts, and so do those of the model's ``generation_config``.
         prompts: n held-out prompts that neither training nor the choice of ``settings`` has seen.
         settings: In any order: thresholds in [0, 1], of which 1 skips nothing, or prices.
         knob: What they are; prices are for controllers conditioned on the price.

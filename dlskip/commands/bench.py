@@ -7,7 +7,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from dlskip.commands import count, share
+from dlskip.commands import count, share, whole
+from dlskip.errors import DlskipError
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and then it looks around and sees that nobody has watched it."
 
@@ -21,7 +22,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--thresholds", type=share, nargs="+", default=[0.5], help="of the learned policy")
     parser.add_argument("--tokens", type=count, default=32, help="new tokens after the first")
     parser.add_argument("--repeats", type=count, default=7, help="turns of every engine; one more warms up")
-    parser.add_argument("--exit-at", type=int, help="layers of the early-exit drafter (default: a third; 0: none)")
+    parser.add_argument("--exit-at", type=whole, help="layers of the early-exit drafter (default: a third; 0: none)")
     parser.add_argument("--waits", action="store_true", help="does a GPU stand still while decisions are awaited?")
 
 
@@ -31,10 +32,18 @@ def run(options: Namespace) -> None:
 
     from dlskip.bench.report import words
     from dlskip.bench.run import bench
-    from dlskip.commands.loading import load_model, read_rows
+    from dlskip.commands.loading import check_out, load_model, read_rows
+    from dlskip.inference.rules import check_room, special
     from dlskip.skip import skipper_of
 
+    check_out(options.out, "--out")
+    rows = read_rows(options.data, max(options.batches)) if options.data else []
     model, tokenizer = load_model(options)
+    layers = skipper_of(model).num_layers
+    if options.exit_at is not None and options.exit_at >= layers:
+        raise DlskipError(f"the model has {layers} layers", where="--exit-at", mend="fewer, or 0 for none")
+    prompts = [tokenizer(text)["input_ids"] for text in [row.prompt for row in rows] or [PROMPT]]
+    check_room(model, max(map(len, prompts)) + options.tokens)
     # Its weights are not tuned, which is all the same to the time that its layers take.
     plain = AutoModelForCausalLM.from_pretrained(
         model.name_or_path,
@@ -46,12 +55,11 @@ def run(options: Namespace) -> None:
     # Not frozen: torch multiplies the last tokens of a batch one by one where the output layer needs no gradient, and
     # the plain backbone is to be as fast as it can be.
     plain.to(model.device).eval()
-    texts = [row.prompt for row in read_rows(options.data, max(options.batches))] if options.data else [PROMPT]
-    third = skipper_of(model).num_layers // 3 if options.exit_at is None else options.exit_at
+    third = layers // 3 if options.exit_at is None else options.exit_at
     table = bench(
-        plain, model, [tokenizer(text)["input_ids"] for text in texts], options.out, batches=options.batches,
+        plain, model, prompts, options.out, batches=options.batches,
         shares=options.shares, thresholds=options.thresholds, tokens=options.tokens, repeats=options.repeats,
-        pad=int(tokenizer.pad_token_id), exit_at=third or None, compile=options.compile,
+        pad=special(model, tokenizer)[1], exit_at=third or None, compile=options.compile,
         profile=options.waits,
         about={"checkpoint": options.model, "prompts": str(options.data) if options.data else "one sentence"},
     )  # fmt: skip

@@ -41,8 +41,11 @@ def run(options: Namespace) -> None:
     from dlskip.calibration import for_budget, for_quality, measure_settings
     from dlskip.commands.loading import load_model, read_rows, targets
     from dlskip.hub.pretrained import calibrated
+    from dlskip.hub.release import check_folder
     from dlskip.skip import skipper_of
 
+    if options.save:
+        check_folder(options.save)
     rows = read_rows(options.data, options.rows)
     judged = not options.agreement and all(row.target is not None for row in rows)
     model, tokenizer = load_model(options)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from dlskip.commands import count, share
 
@@ -24,17 +25,19 @@ def run(options: Namespace) -> None:
     import numpy as np
 
     from dlskip.calibration import agreement
-    from dlskip.commands.loading import load_model, read_rows
+    from dlskip.commands.loading import check_out, load_model, read_rows
     from dlskip.hub.pretrained import plain
     from dlskip.inference.decode import decode
     from dlskip.inference.export import cut, usage
+    from dlskip.inference.rules import special
     from dlskip.skip import skipper_of
 
+    check_out(options.out, "out")
     prompts = [row.prompt for row in read_rows(options.data, options.rows)]
     model, tokenizer = load_model(options)
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    limits = {"eos": int(tokenizer.eos_token_id), "pad": int(tokenizer.pad_token_id),
-              "max_new_tokens": options.max_new_tokens}  # fmt: skip
+    stops, pad = special(model, tokenizer)
+    limits: dict[str, Any] = {"eos": stops, "pad": pad, "max_new_tokens": options.max_new_tokens}
     skipper = skipper_of(model)
     skipping = decode(model, skipper, encoded, **limits)
     shares = usage(skipping)

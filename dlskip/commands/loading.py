@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from dlskip.data.io import check_row, read_jsonl
 from dlskip.errors import DlskipError
+from dlskip.hub.base import reading
 from dlskip.hub.pretrained import from_pretrained
 
 
@@ -37,15 +38,27 @@ def load_model(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
         backbone=options.backbone, revision=options.revision, dtype=options.dtype, device=options.device,
         trust_remote_code=options.trust_remote_code, compile=options.compile,
     )  # fmt: skip
-    tokenizer = AutoTokenizer.from_pretrained(
-        model.name_or_path,
-        revision=model.dlskip_release.config.base_revision,
-        padding_side="left",
-        trust_remote_code=options.trust_remote_code,
-    )
+    with reading("the base model's tokenizer", model.name_or_path, "put it into the base model's folder"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            model.name_or_path,
+            revision=model.dlskip_release.config.base_revision,
+            padding_side="left",
+            trust_remote_code=options.trust_remote_code,
+        )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return model, tokenizer
+
+
+def check_out(folder: Path, option: str) -> None:
+    """Whether results can be written into a folder: asked before the work is done.
+
+    Raises:
+        DlskipError: It is a file, or lies in one.
+    """
+    taken = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if not taken.is_dir() and taken.exists():
+        raise DlskipError(f"{taken} is a file", where=option, mend="name a folder")
 
 
 def read_rows(path: Path, limit: int | None = None) -> list[PromptRow]:
@@ -55,7 +68,7 @@ def read_rows(path: Path, limit: int | None = None) -> list[PromptRow]:
         DlskipError: The file is missing, empty, or a row is broken (file, line, field, reason).
     """
     rows: list[PromptRow] = []
-    for number, row in read_jsonl(path):
+    for number, row in read_jsonl(path, mend="give the path of a file with JSON lines"):
         checked = check_row(PromptRow, row, f"{path}:{number}")
         assert isinstance(checked, PromptRow)
         rows.append(checked)

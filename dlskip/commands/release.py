@@ -23,7 +23,9 @@ def add(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Runs it."""
     import dlskip
+    from dlskip.hub.release import check_folder
 
+    check_folder(options.folder)
     if options.about and not options.about.is_file():
         raise DlskipError("no such file", where=str(options.about))
     about = options.about.read_text(encoding="utf-8").strip() if options.about else None
@@ -31,5 +33,5 @@ def run(options: Namespace) -> None:
         options.artifact, options.folder, backbone=options.backbone, threshold=options.threshold, dtype=options.dtype,
         about=about,
     )  # fmt: skip
-    size = sum(path.stat().st_size for path in options.folder.iterdir())
+    size = sum(path.stat().st_size for path in options.folder.rglob("*") if path.is_file())
     print(f"written: {options.folder}, {size / 1e6:.1f} MB")

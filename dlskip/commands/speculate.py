@@ -24,14 +24,18 @@ def add(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Runs it."""
     from dlskip.bench.lossless import compare, write_comparisons
-    from dlskip.commands.loading import load_model, read_rows
+    from dlskip.commands.loading import check_out, load_model, read_rows
+    from dlskip.inference.rules import check_room, special
+
+    check_out(options.out, "--out")
 
     rows = [(path, row) for path in options.data for row in read_rows(path, options.rows)]
     model, tokenizer = load_model(options)
     prompts = [(path.parent.name or path.stem, tokenizer(row.prompt)["input_ids"]) for path, row in rows]
+    check_room(model, max(len(prompt) for _, prompt in prompts) + options.max_new_tokens - 1)
     found = compare(
         model, prompts, tokens=options.max_new_tokens, drafts=options.draft_tokens,
-        confidence=options.draft_confidence, pad=int(tokenizer.pad_token_id),
+        confidence=options.draft_confidence, pad=special(model, tokenizer)[1],
     )  # fmt: skip
     about = {
         "checkpoint": options.model, "threshold": model.dlskip_release.config.threshold, "compiled": options.compile,

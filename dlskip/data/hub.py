@@ -83,7 +83,8 @@ class Hub:
         pair = f"{source}-{target}"
         with _fetching(f"sacreBLEU {name} {pair}"):
             files = [sacrebleu.get_source_file(name, pair), sacrebleu.get_reference_files(name, pair)[0]]
-        sides = [Path(file).read_text(encoding="utf-8").splitlines() for file in files]
+        # Not `splitlines`, for which U+2028 and others end a line too: they stand inside of sentences.
+        sides = [Path(file).read_text(encoding="utf-8").removesuffix("\n").split("\n") for file in files]
         return _pairs(f"sacreBLEU {name} {pair}", (source, target), *sides)
 
 

@@ -40,27 +40,49 @@ class Example:
     label: int | None = None
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) of a JSON-lines file.
+def read_jsonl(
+    path: Path, mend: str = "check prepare.path and the task's folder name"
+) -> Iterator[tuple[int, dict[str, Any]]]:  # fmt: skip
+    """Yields (line number from 1, object) of a JSON-lines file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        mend: What to do if there is none.
 
     Raises:
         DlskipError: The file is missing, or a line is not a JSON object.
     """
     if not path.is_file():
-        raise DlskipError("no such file", where=str(path), mend="check prepare.path and the task's folder name")
-    with path.open(encoding="utf-8") as lines:
+        raise DlskipError("is a folder" if path.is_dir() else "no such file", where=str(path), mend=mend)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
+            if not is_text(line):
+                raise DlskipError("not UTF-8", where=f"{path}:{number}", mend="save the file as UTF-8")
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DlskipError(
                     f"not JSON: {error}", where=f"{path}:{number}", mend="fix or delete the line"
                 ) from error
             if not isinstance(row, dict):
                 raise DlskipError("not a JSON object", where=f"{path}:{number}", mend="fix or delete the line")
             yield number, row
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: bytes that are none are read as half a character each.
+
+    Examples:
+        >>> is_text("Größe"), is_text(b"Gr\\xf6\\xdfe".decode("utf-8", "surrogateescape"))
+        (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_row(schema: type[BaseModel], row: dict[str, Any], where: str) -> BaseModel:

@@ -155,7 +155,11 @@ def _read(task: str, split: str, params: Prepare, source: Source, note: Counter[
     schema = _schema(task)
     pool = []
     seen = set()
+    labels = () if task == INSTRUCTIONS else TASKS[task].labels
     for where, raw in source.rows(task, split):
+        if labels and isinstance(raw.get("label"), str):
+            numbers = ", ".join(f"{number} = {label}" for number, label in enumerate(labels))
+            raise DlskipError(f"field 'label': no valid integer ({raw['label']!r:.60})", where=where, mend=numbers)
         row = check_row(schema, _clean(raw, note), where).model_dump()
         example = _example(task, row, params)
         if not example.target.strip():

@@ -94,7 +94,19 @@ class Jsonl:
         return self.directory / ("alpaca" if task == INSTRUCTIONS else task) / f"{split}.jsonl"
 
     def has(self, task: str, split: str) -> bool:
-        return self._path(task, split).is_file()
+        """As of ``Source``; a test split without labels, as GLUE's are, counts as none.
+
+        Raises:
+            DlskipError: Its name is there, and it is no file.
+        """
+        path = self._path(task, split)
+        if not path.is_file():
+            if path.exists() or path.is_symlink():
+                raise DlskipError("is no file", where=str(path), mend="remove it, or put the rows there")
+            return False
+        if split != "test" or task == INSTRUCTIONS or TASKS[task].kind != "nlu":
+            return True
+        return any(row.get("label") not in (None, -1) for _, row in read_jsonl(path))
 
     def origin(self, task: str) -> str:
         return f"local folder {self._path(task, 'train').parent.name}"

@@ -29,6 +29,7 @@ OPTIONS = frozenset({
     "tokenizer", "batch_size", "max_batch_size", "max_length", "truncation", "add_bos_token", "prefix_token_id",
     "think_end_token", "enable_thinking", "chat_template_args",
 })  # fmt: skip
+_OURS = {"threshold", "price", "budget", "batch_policy", "kv_fill", "backbone", "revision", "attn_implementation"}
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]  # texts (None in rolling windows), context, continuation
 
@@ -56,22 +57,26 @@ class SkipLM(HFLM):
         pretrained: str,
         *,
         threshold: float | None = None,
+        price: float | None = None,
+        budget: float | None = None,
         batch_policy: BatchPolicy | None = None,
         kv_fill: Literal["copy", "project"] | None = None,
         backbone: str | None = None,
         revision: str | None = None,
         dtype: str = "auto",
+        attn_implementation: str | None = None,
         trust_remote_code: bool = False,
         device: str | None = None,
         **options: Any,
     ) -> None:
         for name in options.keys() - OPTIONS:
-            close = get_close_matches(name, OPTIONS | {"threshold", "batch_policy", "kv_fill"}, 1)
+            close = get_close_matches(name, OPTIONS | _OURS, 1)
             mend = f"did you mean {close[0]}?" if close else f"one of {', '.join(sorted(OPTIONS))}"
             raise DlskipError(f"unknown option {name}", where="model_args", mend=mend)
         model = from_pretrained(
-            pretrained, threshold=threshold, batch_policy=batch_policy, kv_fill=kv_fill, backbone=backbone,
-            revision=revision, dtype=dtype, trust_remote_code=trust_remote_code,
+            pretrained, threshold=threshold, price=price, budget=budget, batch_policy=batch_policy, kv_fill=kv_fill,
+            backbone=backbone, revision=revision, dtype=dtype, attn_implementation=attn_implementation,
+            trust_remote_code=trust_remote_code,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         )  # fmt: skip
         super().__init__(pretrained=model, backend="causal", trust_remote_code=trust_remote_code, **options)
@@ -133,14 +138,15 @@ class SkipLM(HFLM):
         return answer
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the results say of the model: also its threshold, and the share of layers run of all it was given.
+        """What the results say of the model: also threshold, price, and the share of layers run of all it was given.
 
         ``layers_run`` counts what was computed, padding included; None if nothing was.
         """
         ran = self.skipper.counter.ran
         share = sum(ran) / (len(ran) * ran[0]) if ran[0] else None  # the first layer runs for every token
         threshold = getattr(self.skipper.policy, "threshold", None)
-        return {**super().get_model_info(), "threshold": threshold, "layers_run": share}
+        price = getattr(self.skipper.policy, "price", None)
+        return {**super().get_model_info(), "threshold": threshold, "price": price, "layers_run": share}
 
 
 if "dlskip" not in model_registry:

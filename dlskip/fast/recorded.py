@@ -8,6 +8,7 @@ starts, and is awaited when layer l has been sent off: the device has its work w
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,8 @@ class Steps:
         if listens and layer.head is not None:
             out = layer.head.out
             read = F.gelu(self.adapted[:, 0].to(torch.float32))
-            torch.addmm(out.bias, read, out.weight.t(), out=self.logits.written[index])
+            weight, bias = (x.to(torch.float32) for x in (out.weight, out.bias))
+            torch.addmm(bias, read, weight.t(), out=self.logits.written[index])
             self.logits.copy(index)
 
     def _skip(self, index: int) -> None:
@@ -174,7 +176,7 @@ class _RecordedRunner:
         self.steps = steps
         self.current = current
         self.listens = current.policy.uses_heads
-        self.ran = steps.skipper.counter.ran
+        self.ran = current.counter.ran
         self.price = current.price.cpu().numpy() if isinstance(current.price, Tensor) else current.price
 
     def adapt(self, index: int, h: Tensor) -> None:
@@ -221,13 +223,22 @@ class StepsByBatch:
         self.skipper = skipper
         self._weights = [] if skipper is None else _addresses(blocks, skipper)
         self._made: dict[int, Steps] = {}
+        self._thread = threading.current_thread()  # whose tokens lie at the recorded addresses
 
     def fits(self, blocks: list[FastBlock], skipper: Skipper) -> bool:
         """Whether what was recorded reads these layers' weights."""
         return self._weights == _addresses(blocks, skipper)
 
     def of(self, batch: int, tokens: int, policy: Policy) -> Steps | None:
-        """The steps for B rows of up to ``tokens`` tokens; None for too many, and for a policy that keeps states."""
+        """The steps for B rows of up to ``tokens`` tokens.
+
+        None for too many, for a policy that keeps states, and for a second thread while the first one lives.
+        """
+        mine = threading.current_thread()
+        if mine is not self._thread:
+            if self._thread.is_alive():
+                return None
+            self._thread = mine
         if self.skipper is None or batch > MOST or isinstance(policy, Sampled):
             return None
         steps = self._made.get(batch)

@@ -76,7 +76,7 @@ class BlockRunner:
                 cache.fill(index)
             return h
         part = h if selection is None else selection.take(h)
-        self.state.counter.ran[index] += part.shape[0] * part.shape[1]
+        current.counter.ran[index] += part.shape[0] * part.shape[1]
         out = block(part, inputs.take(selection), cache, selection)
         return out if selection is None else selection.put(h, out)
 

@@ -77,7 +77,7 @@ class _CompiledRunner:
         self.current = current
         self.mask = inputs.mask
         self.cos, self.sin = inputs.cos.reshape(-1), inputs.sin.reshape(-1)
-        self.ran = code.skipper.counter.ran
+        self.ran = current.counter.ran
 
     def adapt(self, index: int, h: Tensor) -> list[Tensor]:
         """Queries, keys, values, adapted and what the head read; of a layer that is skipped its output and the last."""

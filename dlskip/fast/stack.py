@@ -6,9 +6,12 @@ listeners inside the layers, outputs of every layer.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +31,9 @@ from dlskip.skip.passes import Pass
 from dlskip.skip.stack import causal_lm, find_layers, find_stack
 
 _IGNORED = {"return_dict", "cache_position", "num_items_in_batch"}  # no decoder layer of these families reads them
+_LOOKING = threading.Lock()  # two threads must not lay out the same weights
+_SWITCHING = threading.Lock()
+_SWITCHED: list[bool] = []  # what oneDNN was before, and an entry for each that needs it off
 _EVERY_LAYER = ("output_attentions", "output_hidden_states")
 
 
@@ -71,6 +77,22 @@ def use_fast_path(model: nn.Module, *, compile: bool = False) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Made:
+    """The layers as the fast path runs them; without any it runs nothing.
+
+    Args:
+        blocks, adapters: Of all layers.
+        single: Compiled code for one token of one row.
+        recording: Whether single tokens are sent to the device as recorded work.
+    """
+
+    blocks: list[FastBlock] = field(default_factory=list)
+    adapters: list[FastAdapter] = field(default_factory=list)
+    single: SingleToken | None = None
+    recording: bool = False
+
+
 class FastStack:
     """A Llama-shaped stack's forward.
 
@@ -86,11 +108,13 @@ class FastStack:
         self.modules = blocks
         self.compile = False  # whether single tokens take compiled code, where they can
         self._eager: Callable[..., Any] = stack.forward
-        self._blocks: list[FastBlock] | None = None
-        self._adapters: list[FastAdapter] = []
-        self.single: SingleToken | None = None
+        self._made = Made()  # replaced whole, so that a pass of another thread goes on with what it has
         self.recorded: StepsByBatch | None = None  # kept when compiled code is switched off for a while
-        self._recording = False
+
+    @property
+    def single(self) -> SingleToken | None:
+        """Compiled code for single tokens, if there is any."""
+        return self._made.single
 
     def forward(
         self,
@@ -105,7 +129,8 @@ class FastStack:
         """As the stack's own: ids (B, T) to the last hidden state (B, T, D)."""
         current = self.skipper.state.current
         cache = None if current is None else current.cache
-        if current is None or not self._may(current, attention_mask, kwargs):
+        made = None if current is None else self._may(current, attention_mask, kwargs)
+        if current is None or made is None:
             return self._eager(
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
                 past_key_values=past_key_values, inputs_embeds=inputs_embeds, use_cache=use_cache, **kwargs,
@@ -117,59 +142,68 @@ class FastStack:
         rope = self.stack.rotary_emb(h, position_ids=position_ids)
         inputs = LayerInputs.of(rope, self._mask(h, attention_mask, cache, position_ids), h)
         with _without_onednn(inputs.single):
-            h = self._runner(h, inputs, current, past)(h, inputs, current)
+            h = self._runner(made, h, inputs, current, past)(h, inputs, current)
             h = normed(self.stack.norm, h, inputs.single)
         return BaseModelOutputWithPast(last_hidden_state=h, past_key_values=past_key_values)
 
     def _runner(
-        self, h: Tensor, inputs: LayerInputs, current: Pass, past: int
+        self, made: Made, h: Tensor, inputs: LayerInputs, current: Pass, past: int
     ) -> Callable[[Tensor, LayerInputs, Pass], Tensor]:
         """What runs the layers."""
-        if inputs.single and self.single is not None:
-            return self.single
-        if self._recording and self.recorded is not None and past and h.shape[1] == 1:
-            return self.recorded.of(len(h), past + 1, current.policy) or self._run
-        return self._run
+        if inputs.single and made.single is not None:
+            return made.single
+        if made.recording and self.recorded is not None and past and h.shape[1] == 1:
+            steps = self.recorded.of(len(h), past + 1, current.policy)
+            if steps is not None:
+                return steps
+        return partial(run_blocks, made.blocks, made.adapters, self.skipper.state)
 
-    def _may(self, current: Pass, mask: Any, kwargs: dict[str, Any]) -> bool:
-        """Whether this pass can take the fast path; looks at the layers once per prompt."""
+    def _may(self, current: Pass, mask: Any, kwargs: dict[str, Any]) -> Made | None:
+        """What this pass can take the fast path with, if it can; looks at the layers once per prompt."""
         if torch.is_grad_enabled() or current.deciders is not None or current.policy.uses_similarity:
-            return False
+            return None
         config = self.skipper.config
         if any(kwargs.get(name, getattr(config, name, False)) for name in _EVERY_LAYER):
-            return False
+            return None
         padding = mask is None or (isinstance(mask, Tensor) and mask.dim() == 2)
         if not padding or kwargs.keys() - _IGNORED - set(_EVERY_LAYER):
-            return False
+            return None
+        if config.num_hidden_layers != len(self.modules):  # an early exit drafts
+            return None
         if current.tokens > 1 or current.cache is None or not current.cache.get_seq_length():
             self._look(config)
-        return bool(self._blocks)
+        made = self._made
+        return made if made.blocks else None
 
     def compiles(self) -> bool:
         """Whether single tokens take compiled or recorded code; compiles it, if this is its first use."""
         self._look(self.skipper.config)
-        return self.single is not None or self._recording
+        return self._made.single is not None or self._made.recording
 
     def _look(self, config: Any) -> None:
-        self._blocks = []
-        self.single = None
+        with _LOOKING:
+            self._made = self._looked(config)
+
+    def _looked(self, config: Any) -> Made:
         known = config._attn_implementation in ("sdpa", "eager")
         whole = not getattr(config, "sliding_window", None)
         whole = whole and all("full" in kind for kind in getattr(config, "layer_types", None) or ["full"])
-        if known and whole and all(supported(block) for block in self.modules):
-            self._blocks = [FastBlock(block, i) for i, block in enumerate(self.modules)]
-            if not (self._adapters and all(adapter.holds() for adapter in self._adapters)):
-                self._adapters = [FastAdapter(layer) for layer in self.skipper.each_layer()]
-        self._recording = False
-        if self.compile and self._blocks and _whole(self.skipper):
-            devices = {block.qkv.device for block in self._blocks}
-            device = self._blocks[0].qkv.device.type
+        if not (known and whole and all(supported(block) for block in self.modules)):
+            return Made()
+        blocks = [FastBlock(block, i) for i, block in enumerate(self.modules)]
+        adapters = self._made.adapters
+        if not (adapters and all(adapter.holds() for adapter in adapters)):
+            adapters = [FastAdapter(layer) for layer in self.skipper.each_layer()]
+        if self.compile and _whole(self.skipper):
+            devices = {block.qkv.device for block in blocks}
+            device = blocks[0].qkv.device.type
             if device in DEVICES and len(devices) == 1:
-                self._recording = True
-                if self.recorded is None or not self.recorded.fits(self._blocks, self.skipper):
-                    self.recorded = StepsByBatch(self._blocks, self.skipper)
-            elif device == "cpu":
-                self.single = SingleToken(self._blocks, self.skipper)
+                if self.recorded is None or not self.recorded.fits(blocks, self.skipper):
+                    self.recorded = StepsByBatch(blocks, self.skipper)
+                return Made(blocks, adapters, recording=True)
+            if device == "cpu":
+                return Made(blocks, adapters, SingleToken(blocks, self.skipper))
+        return Made(blocks, adapters)
 
     def _mask(self, h: Tensor, mask: Tensor | None, cache: Any, position_ids: Tensor) -> Tensor | None:
         if h.shape[1] > 1:
@@ -182,11 +216,6 @@ class FastStack:
         if mask is None or (mask.device.type == "cpu" and bool(mask.all())):
             return None
         return mask.bool()[:, None, None, :]
-
-    def _run(self, h: Tensor, inputs: LayerInputs, current: Pass) -> Tensor:
-        """All layers, one by one."""
-        assert self._blocks is not None
-        return run_blocks(self._blocks, self._adapters, self.skipper.state, h, inputs, current)
 
 
 def _whole(skipper: Skipper) -> bool:
@@ -235,11 +264,23 @@ class FastHead:
 
 @contextmanager
 def _without_onednn(single: bool) -> Iterator[None]:
-    """oneDNN sets up every product of one row anew, for 10 to 20 us; torch's own kernels do not."""
+    """oneDNN sets up every product of one row anew, for 10 to 20 us; torch's own kernels do not.
+
+    It is switched for the whole process, and on again by the last thread that needs it off.
+    """
+    if not single:
+        yield
+        return
     onednn: Any = torch.backends.mkldnn
-    before = onednn.enabled
-    onednn.enabled = before and not single
+    with _SWITCHING:
+        if not _SWITCHED:
+            _SWITCHED.append(onednn.enabled)
+            onednn.enabled = False
+        _SWITCHED.append(True)
     try:
         yield
     finally:
-        onednn.enabled = before
+        with _SWITCHING:
+            _SWITCHED.pop()
+            if len(_SWITCHED) == 1:
+                onednn.enabled = _SWITCHED.pop()

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import inspect
+from contextlib import AbstractContextManager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import RevisionResolutionError
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import snapshot_download
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from dlskip.errors import DlskipError
 from dlskip.fast import use_fast_path
-from dlskip.hub.release import CONFIG, FILES, LORA_CONFIG, SHIPPED, Release, ReleaseConfig, read_json, read_tensors
+from dlskip.hub.base import (
+    MEND_BASE,
+    Loading,
+    device_named,
+    dtype_named,
+    load_base,
+    made_from,
+    named,
+    of_artifact,
+    reading,
+)
+from dlskip.hub.format import CONFIG, FILES, LORA_FOLDER, ReleaseConfig, read_json, read_tensors
+from dlskip.hub.release import SHIPPED, Release
+from dlskip.hub.weights import backbone_tensors, check_finite, resized_as_stored
 from dlskip.models import tuning
 from dlskip.models.artifact import ADAPTERS
-from dlskip.models.packaged import is_packaged, packaged
 from dlskip.skip import attach, skipper_of
 from dlskip.skip.policy import BatchPolicy
-from dlskip.skip.stack import find_layers
 
 _ARTIFACT = "skip.json"  # marks a pipeline artifact that skips
-_MEND_BASE = "name the base model: from_pretrained(..., backbone=folder or hub id)"
 _MEND_HUB = "a folder, or a hub id that you may read (`hf auth login`, HF_HUB_OFFLINE unset)"
 
 
@@ -44,6 +53,14 @@ def from_pretrained(
     trust_remote_code: bool = False,
     fast: bool = True,
     compile: bool = False,
+    attn_implementation: str | None = None,
+    device_map: Any = None,
+    quantization_config: Any = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    torch_dtype: str | torch.dtype | None = None,
+    **unknown: Any,
 ) -> PreTrainedModel:
     """Loads a skipping model with its backbone, for ``generate()``, pipelines, PEFT and all that takes a model.
 
@@ -82,26 +99,45 @@ def from_pretrained(
         compile: Decode a single row on a CPU through compiled code. It is faster, but needs a C++ compiler, and about a
             minute when a model of this shape is first loaded on this machine. On CUDA, decode up to 32 rows through
             recorded graphs.
+        attn_implementation, device_map, quantization_config: Of the base model, as of Transformers' own
+            ``from_pretrained``. All layers must come to lie on one device. On a quantized one LoRA is kept apart.
+        token, cache_dir, local_files_only: Of the hub's client, for checkpoint and base model.
+        torch_dtype: The former name of ``dtype``.
 
     Raises:
-        DlskipError: Something is missing, broken, out of its range, or belongs to another backbone.
+        DlskipError: Something is missing, broken, out of its range, no number, or belongs to another backbone; an
+            argument is unknown.
     """
+    for name in unknown:
+        close = get_close_matches(name, inspect.signature(from_pretrained).parameters, 1)
+        mend = (
+            f"did you mean {close[0]}?" if close else "load the base model yourself, and pass its folder as backbone="
+        )
+        raise DlskipError(f"unknown argument {name}", where="from_pretrained", mend=mend)
+    if device is not None and device_map is not None:
+        raise DlskipError("device and device_map both say where", where="from_pretrained", mend="give one")
     if compile and not fast:
         raise DlskipError("only the fast path is compiled", where="from_pretrained", mend="fast=True, or no compile")
-    folder = _folder(folder_or_id, revision)
+    how = Loading(
+        dtype_named(dtype if torch_dtype is None else torch_dtype), device_named(device), trust_remote_code, token,
+        cache_dir, local_files_only, attn_implementation, device_map, quantization_config,
+    )  # fmt: skip
+    folder = _folder(folder_or_id, revision, how.hub)
     config = _config(folder, backbone)
     config = config.override(threshold=threshold, price=price, batch_policy=batch_policy, kv_fill=kv_fill)
     if budget is not None:
         if threshold is not None or price is not None:
             raise DlskipError("a budget chooses threshold and price itself", where="from_pretrained", mend="give one")
         config = config.at(budget)
-    tuned = folder if (folder / CONFIG).is_file() else folder / "backbone"
-    if dtype == "auto" and (tuned / tuning.ALL_WEIGHTS).is_file():
-        dtype = _stored_dtype(tuned / tuning.ALL_WEIGHTS)
-    config, model = _load_base(config, dtype, device, trust_remote_code)
-    with _reading("the tuned weights", tuned, _MEND_BASE):
+    tuned = _tuned(folder)
+    config, model = load_base(config, how.as_stored(tuned / tuning.ALL_WEIGHTS))
+    with reading("the tuned weights", tuned, MEND_BASE):
+        resized_as_stored(model, tuned)
         merged: Any = tuning.merged(tuning.load_tuned(model, tuned))
     trained = read_tensors(folder / ADAPTERS)
+    check_finite(trained, folder / ADAPTERS)
+    release = Release(merged, config, tuned, trained)
+    check_finite(backbone_tensors(merged), config.base_model)
     skipper = attach(
         merged, bottleneck=config.bottleneck, reads=config.controller_reads, kv_fill=config.kv_fill,
         prices=config.prices,
@@ -110,13 +146,13 @@ def from_pretrained(
     try:
         skipper.load_state_dict(trained)
     except RuntimeError as error:
-        raise DlskipError("adapters of another shape", where=str(folder / ADAPTERS), mend=_MEND_BASE) from error
+        raise DlskipError("adapters of another shape", where=str(folder / ADAPTERS), mend=MEND_BASE) from error
     skipper.cast_adapters(merged.dtype)
     skipper.policy = config.policy()
     merged.requires_grad_(False).eval()
     if fast:
         use_fast_path(merged, compile=compile)
-    release = Release(merged, config, tuned, trained)
+    release.loaded()
     merged.dlskip_release = release
     merged.save_pretrained, merged.push_to_hub = release.save_pretrained, release.push_to_hub
     loaded: PreTrainedModel = merged
@@ -148,7 +184,7 @@ def release(
         >>> dlskip.release("artifacts/ours/smollm2-0", "published", dtype="bfloat16")
         >>> model = dlskip.from_pretrained("published", threshold=0.4)
     """
-    model: Any = from_pretrained(artifact, backbone=backbone or _made_from(Path(artifact)), threshold=threshold)
+    model: Any = from_pretrained(artifact, backbone=backbone or made_from(Path(artifact)), threshold=threshold)
     model.save_pretrained(folder, dtype=dtype, about=about)
 
 
@@ -205,93 +241,37 @@ def full_depth(model: nn.Module) -> AbstractContextManager[None]:
     return skipper_of(model).full_depth()
 
 
-@contextmanager
-def _reading(what: str, where: str | Path, mend: str) -> Iterator[None]:
-    """Libraries' errors about what cannot be found or does not fit, in one form."""
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError, RevisionResolutionError) as error:
-        first = str(error).partition("\n")[0]
-        raise DlskipError(f"cannot read {what}: {first}", where=str(where), mend=mend) from error
-
-
-def _folder(folder_or_id: str | Path, revision: str | None) -> Path:
+def _folder(folder_or_id: str | Path, revision: str | None, hub: dict[str, Any]) -> Path:
     if Path(folder_or_id).is_dir():
         return Path(folder_or_id)
     shipped = {path.name: path for path in SHIPPED.iterdir() if path.is_dir()} if SHIPPED.is_dir() else {}
     if str(folder_or_id) in shipped:
         return shipped[str(folder_or_id)]
     mend = "; ".join([_MEND_HUB, *(f"dlskip brings {name}" for name in shipped)])
-    with _reading("the model", folder_or_id, mend):
-        return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=list(FILES)))
+    if Path(folder_or_id).is_absolute() or str(folder_or_id).count("/") > 1 or Path(folder_or_id).exists():
+        raise DlskipError("no such folder", where=str(folder_or_id), mend=mend)
+    with reading("the model", folder_or_id, mend):
+        return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=list(FILES), **hub))
+
+
+def _tuned(folder: Path) -> Path:
+    """Where a checkpoint keeps its tuned weights: apart, so that Transformers does not take it for a LoRA alone."""
+    if not (folder / CONFIG).is_file():
+        return folder / "backbone"
+    return (
+        folder
+        if (folder / tuning.ALL_WEIGHTS).is_file() or not (folder / LORA_FOLDER).is_dir()
+        else folder / LORA_FOLDER
+    )
 
 
 def _config(folder: Path, backbone: str | Path | None) -> ReleaseConfig:
-    base = None if backbone is None else _base(backbone)
+    base = None if backbone is None else named(backbone)
     if (path := folder / CONFIG).is_file():
         return ReleaseConfig.of(read_json(path) | (base or {}), str(path), "a newer dlskip may read it")
     if (path := folder / _ARTIFACT).is_file():
-        return ReleaseConfig.of(read_json(path) | (base or _base_of(folder)), str(path), "dvc repro")
+        return ReleaseConfig.of(read_json(path) | (base or of_artifact(folder)), str(path), "dvc repro")
     raise DlskipError(
         f"neither {CONFIG} nor {_ARTIFACT}", where=str(folder),
         mend="a folder that save_pretrained wrote, or a pipeline artifact that skips",
     )  # fmt: skip
-
-
-def _base(source: str | Path, revision: str | None = None) -> dict[str, str | None]:
-    """A base model as the configuration names it: folders by absolute path, so that none is taken for a hub id."""
-    path = Path(source)
-    return {"base_model": str(path.resolve() if path.is_dir() else source), "base_revision": revision}
-
-
-def _base_of(artifact: Path) -> dict[str, str | None]:
-    """The base model of a pipeline artifact ``artifacts/<method>/<name>-<seed>``."""
-    artifact = artifact.resolve()
-    stored = artifact.parent.parent.parent / "models" / artifact.name.rpartition("-")[0]
-    lora = artifact / "backbone" / LORA_CONFIG
-    named = read_json(lora).get("base_model_name_or_path") if lora.is_file() else None
-    for path in (named and Path(named), stored):
-        if path and (path / "config.json").is_file():
-            return _base(path)
-    if (stored / "source.json").is_file():  # points elsewhere
-        info = read_json(stored / "source.json")
-        return _base(info["source"], info["revision"])
-    raise DlskipError(f"no base model in {stored}", where=str(artifact), mend=_MEND_BASE)
-
-
-def _made_from(artifact: Path) -> str | None:
-    """The packaged model that an artifact's backbone was made from, which others can make too; None for any other."""
-    noted = artifact.resolve().parents[2] / "models" / artifact.resolve().name.rpartition("-")[0] / "source.json"
-    source = read_json(noted).get("source") if noted.is_file() else None
-    return source if isinstance(source, str) and is_packaged(source) else None
-
-
-def _load_base(
-    config: ReleaseConfig, dtype: str | torch.dtype, device: str | torch.device | None, trust_remote_code: bool
-) -> tuple[ReleaseConfig, PreTrainedModel]:
-    """The backbone, and the configuration with its hub revision pinned to a commit."""
-    source, revision = config.base_model, config.base_revision
-    if is_packaged(source):
-        wanted = dtype if isinstance(dtype, torch.dtype) else None if dtype == "auto" else getattr(torch, dtype)
-        folder, revision = packaged(source, dtype=wanted, fingerprint=revision, device=str(device or "cpu"))
-        source = str(folder)
-    if Path(source).is_absolute() and not Path(source).is_dir():
-        raise DlskipError("the base model is not there", where=source, mend=_MEND_BASE)
-    with _reading("the base model", source, _MEND_BASE):
-        if not Path(source).is_dir():
-            revision = HfApi().resolve_revision(source, revision=revision).resolved
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
-        )
-    found = len(find_layers(model)[2])
-    if found != config.layers:
-        raise DlskipError(
-            f"the base model has {found} layers, the adapters are for {config.layers}", where=source, mend=_MEND_BASE
-        )
-    return config.override(base_revision=revision), model if device is None else model.to(device)
-
-
-def _stored_dtype(path: Path) -> torch.dtype:
-    with _reading("the tuned weights", path, _MEND_BASE), safe_open(path, framework="pt") as tensors:
-        found: torch.dtype = tensors.get_tensor(next(iter(tensors.keys()))).dtype
-        return found

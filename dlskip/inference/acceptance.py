@@ -5,13 +5,8 @@ Leviathan et al. 2023, arXiv:2211.17192, algorithm 1.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
-from dlskip.errors import DlskipError
 
 
 def accept_greedy(drafts: Tensor, drafted: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,31 +83,20 @@ class GreedyTokens:
 
 
 class SampledTokens:
-    """Tokens drawn from the warped distribution, the same warping on both sides."""
+    """Tokens drawn from the distribution that the rules leave, the same rules on both sides."""
 
-    def __init__(
-        self, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
-    ) -> None:
-        given: Any = ((TemperatureLogitsWarper, temperature), (TopKLogitsWarper, top_k), (TopPLogitsWarper, top_p))
-        try:
-            self.warp = LogitsProcessorList(warper(value) for warper, value in given if value is not None)
-        except ValueError as error:
-            raise DlskipError(str(error), where="speculate: sampling") from error
+    def __init__(self, generator: torch.Generator | None) -> None:
         self.generator = generator
         self.q: list[Tensor] = []  # (B, V) of each draft that waits for its verdict
 
     def draft(self, logits: Tensor) -> Tensor:
         """Drafts one token per row: (B, V) -> (B, 1)."""
-        self.q.append(self._probabilities(logits))
+        self.q.append(logits.softmax(dim=-1))
         return torch.multinomial(self.q[-1], 1, generator=self.generator)
 
     def verify(self, drafts: Tensor, drafted: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Judges all drafts since the last call by the verifier's logits (B, K+1, V); see ``accept_sampled``."""
-        p = self._probabilities(logits.flatten(0, 1)).view_as(logits)
+        p = logits.softmax(dim=-1)
         q = torch.stack(self.q, dim=1) if self.q else p[:, :0]
         self.q = []
         return accept_sampled(drafts, drafted, q, p, self.generator)
-
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        no_ids: Any = None  # these warpers do not look at the tokens so far
-        return self.warp(no_ids, logits).softmax(dim=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlskip.data.batches import left_pad
 from dlskip.errors import DlskipError
+from dlskip.inference.rules import Rules, asks, check_room
 from dlskip.skip import Skipper
 from dlskip.skip.stack import find_stack, output_logits
 
@@ -36,8 +37,8 @@ class Decoded:
         return prompt, self.prompt_tokens * layers, decoded, (len(self.runs) - 1) * layers
 
 
-def is_finished(tokens: Sequence[int], answers: Sequence[Sequence[int]] | None, eos: int) -> bool:
-    """Whether decoding may stop: at EOS, or once a closed set of answers is decided either way.
+def is_finished(tokens: Sequence[int], answers: Sequence[Sequence[int]] | None, eos: int | Collection[int]) -> bool:
+    """Whether decoding may stop: at an end token, or once a closed set of answers is decided either way.
 
     With ``answers``, decoding ends when the tokens are one answer and no longer one can follow, or when they are the
     beginning of none (the answer is invalid).
@@ -47,12 +48,16 @@ def is_finished(tokens: Sequence[int], answers: Sequence[Sequence[int]] | None, 
         >>> [is_finished(tokens, [yes, not_at_all], eos=1) for tokens in ([5], [6], [6, 7], [8])]
         [True, False, True, True]
     """
-    if tokens[-1] == eos:
+    if _ends(tokens[-1], eos):
         return True
     if answers is None:
         return False
     longer = [a for a in answers if list(a[: len(tokens)]) == list(tokens) and len(a) > len(tokens)]
     return not longer
+
+
+def _ends(token: int, eos: int | Collection[int]) -> bool:
+    return token == eos if isinstance(eos, int) else token in eos
 
 
 @torch.inference_mode()
@@ -61,11 +66,12 @@ def decode(
     skipper: Skipper | None,
     prompts: Sequence[list[int]],
     *,
-    eos: int,
+    eos: int | Collection[int],
     pad: int,
     max_new_tokens: int,
     answers: Sequence[Sequence[int]] | None = None,
     lengths: Sequence[int] | None = None,
+    ruled: bool = True,
     clock: list[float] | None = None,
 ) -> list[Decoded]:
     """Decodes a batch greedily under the skipper's current policy. Finished rows leave the batch.
@@ -80,38 +86,47 @@ def decode(
         model: A causal LM.
         skipper: Its skipping, or None if it has none (all layers count as run).
         prompts: Token ids of each prompt.
-        eos, pad: Special ids.
+        eos, pad: Special ids; any of several end tokens ends a row.
         max_new_tokens: Longest output.
         answers: Token ids of the possible answers of a closed task.
         lengths: Tokens to decode for each prompt, EOS or not: for timing, where every run must do the same work.
+        ruled: Whether what the model's ``generation_config`` asks for is done (``dlskip.inference.rules``).
         clock: Receives the time (``time.perf_counter``) at which each forward's tokens are known.
 
     Raises:
-        DlskipError: The counted layer executions differ from the policy's decisions.
+        DlskipError: The prompts and outputs are too long for the model, ``generation_config`` asks for what only
+            ``generate()`` can do, or the counted layer executions differ from the policy's decisions.
     """
     stack: Any = find_stack(model)
     device = next(model.parameters()).device
+    check_room(model, max(map(len, prompts)) + max_new_tokens - 1)
     layers = int(stack.config.num_hidden_layers)
     inputs = {k: v.to(device) for k, v in left_pad(prompts, pad).items()}
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     position = (mask.cumsum(1) - 1).clamp(min=0)
     results = [Decoded(len(p)) for p in prompts]
+    padded: list[list[int]] = inputs["input_ids"].tolist()
+    rules = Rules(model, mask, max_new_tokens) if ruled and asks(model) else None
     alive = list(range(len(prompts)))
     cache: Any = None
     if skipper is not None:
         skipper.reset_counter()
         cache = skipper.new_cache()
-    expected = 0
+    expected = counted = 0
     for _ in range(max_new_tokens):
         out = stack(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
-        following = output_logits(model, out.last_hidden_state[:, -1]).argmax(dim=-1).tolist()
+        logits = output_logits(model, out.last_hidden_state[:, -1])
+        if rules:
+            logits = rules([padded[row] + results[row].tokens for row in alive], alive, logits)
+        following = logits.argmax(dim=-1).tolist()
         if clock is not None:
             clock.append(time.perf_counter())
         runs = torch.ones(len(alive), layers, dtype=torch.bool)
         if skipper is not None:
             assert skipper.last is not None
             runs = skipper.last.run_matrix()
+            counted += sum(skipper.last.counter.ran)
             expected += int(runs.sum()) * ids.shape[1]
         keep = []
         for place, (row, token) in enumerate(zip(alive, following, strict=True)):
@@ -130,12 +145,12 @@ def decode(
         ids = torch.tensor(following, device=device)[:, None]
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         position = position[:, -1:] + 1
-    if skipper is not None and sum(skipper.counter.ran) != expected:
+    if counted != expected:
         raise DlskipError(
-            f"{sum(skipper.counter.ran)} layer executions counted, {expected} decided", where="decode",
+            f"{counted} layer executions counted, {expected} decided", where="decode",
             mend="this is a bug in dlskip: the figures of this run cannot be trusted",
         )  # fmt: skip
     for result in results:
-        if lengths is None and result.tokens and result.tokens[-1] == eos:
+        if lengths is None and result.tokens and _ends(result.tokens[-1], eos):
             result.tokens.pop()
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -198,16 +199,18 @@ def trace(model: nn.Module) -> Iterator[Trace]:
         >>> table = report.table(tokenizer, sequences)  # a row per token, a column per layer
 
     Decisions are copied to the host after each pass, which takes time: do not measure speed while tracing. Passes of
-    the backbone alone (``skipper.disabled()``) decide nothing and are not recorded.
+    the backbone alone (``skipper.disabled()``) decide nothing and are not recorded, nor are those of threads that were
+    there before: they belong to other requests.
 
     Raises:
         DlskipError: No layer skipping is attached to ``model``.
     """
     skipper = skipper_of(model)
     report = Trace()
+    others = {*threading.enumerate()} - {threading.current_thread()}
 
     def record(_: nn.Module, __: Any, kwargs: dict[str, Any], ___: Any) -> None:
-        if skipper.enabled:
+        if skipper.enabled and threading.current_thread() not in others:
             assert skipper.last is not None  # the skipper's own hook ran before
             report.passes.append(_traced(skipper.last, kwargs.get("attention_mask")))
 

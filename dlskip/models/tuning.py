@@ -104,6 +104,10 @@ def load_tuned(model: nn.Module, directory: Path, *, trainable: bool = False) ->
             )
         config = _computed(LoraConfig.from_pretrained(str(directory)), model)
         tuned: nn.Module = PeftModel.from_pretrained(model, str(directory), config=config, is_trainable=trainable)
+        stored = load_file(directory / "adapter_model.safetensors").keys()
+        wanted = {n.replace(".default.", ".") for n, _ in tuned.named_parameters() if "lora_" in n}
+        if lacking := wanted - stored:  # PEFT starts them afresh, with a remark
+            raise DlskipError(f"LoRA lacks {min(lacking)}", where=str(directory), mend="get the file again")
         return tuned
     except RuntimeError as error:  # tensors of other shapes
         raise DlskipError("weights of another backbone", where=str(directory), mend="dvc repro") from error

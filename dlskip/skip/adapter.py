@@ -9,6 +9,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class Affine(nn.Module):
+    """``W x + b``, started as ``nn.Linear`` is, computed in whatever dtype its input has.
+
+    It is no ``nn.Linear``: PEFT's ``all-linear`` and quantization take every one of these for the backbone's.
+
+    Args:
+        inner, outer: Sizes of ``x`` and of the result.
+    """
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        made = nn.Linear(inner, outer)
+        self.in_features = inner
+        self.out_features = outer
+        self.weight = made.weight
+        self.bias = made.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., inner) to (..., outer), same dtype."""
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
 class Adapter(nn.Module):
     """Bottleneck MLP in parallel to a layer: ``A_l(h) = W2 GELU(W1 h + b1) + b2`` (eq 5).
 
@@ -27,8 +49,8 @@ class Adapter(nn.Module):
 
     def __init__(self, dim: int, bottleneck: int) -> None:
         super().__init__()
-        self.down = nn.Linear(dim, bottleneck)
-        self.up = nn.Linear(bottleneck, dim)
+        self.down = Affine(dim, bottleneck)
+        self.up = Affine(bottleneck, dim)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
@@ -41,8 +63,9 @@ class Adapter(nn.Module):
 class Head(nn.Module):
     """One-layer head on the adapter (eq 10): ``logit = W3 GELU(A_l(h_l)[last]) + b3``, float32.
 
-    ``sigmoid(logit)`` is the probability that the *next* layer is skipped. A head conditioned on the price of a layer
-    has a second row: ``logit + x (W4 GELU(A_l(h_l)[last]) + b4)``, x being the scaled price (``Skipper.scaled``).
+    It is computed in float32 whatever dtype the model is cast to. ``sigmoid(logit)`` is the probability that the
+    *next* layer is skipped. A head conditioned on the price of a layer has a second row:
+    ``logit + x (W4 GELU(A_l(h_l)[last]) + b4)``, x being the scaled price (``Skipper.scaled``).
 
     Examples:
         >>> head = Head(dim=32)
@@ -57,7 +80,7 @@ class Head(nn.Module):
 
     def __init__(self, dim: int, priced: bool = False) -> None:
         super().__init__()
-        self.out = nn.Linear(dim, 2 if priced else 1)
+        self.out = Affine(dim, 2 if priced else 1)
         nn.init.zeros_(self.out.weight)
 
     def init_skip(self, p: float) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
+from dlskip.errors import DlskipError
 from dlskip.skip.selection import Selection
 
 
@@ -76,6 +77,9 @@ class SkipCache(DynamicCache):
 
     def __init__(self, config: PreTrainedConfig | None = None, *, store: bool = True) -> None:
         super().__init__(config=config)
+        self._start(store)
+
+    def _start(self, store: bool) -> None:
         self.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in self.layers]
         if self.layer_class_to_replicate is DynamicLayer:
             self.layer_class_to_replicate = GrowingLayer
@@ -83,6 +87,29 @@ class SkipCache(DynamicCache):
         self.fresh: tuple[Tensor, Tensor] | None = None
         self.selection: Selection | None = None
         self._capture = False
+
+    @classmethod
+    def adopted(cls, cache: Any) -> SkipCache:
+        """Turns an empty ``DynamicCache`` into one of these in place: whoever made it sees it being filled.
+
+        Raises:
+            DlskipError: It is of another kind, holds something already, or moves its layers to the host.
+        """
+        refused = None
+        if type(cache) is not DynamicCache:
+            refused = f"a {type(cache).__name__} cannot hold keys and values of skipped layers"
+        elif any(getattr(layer, "is_initialized", True) for layer in cache.layers):
+            refused = "a DynamicCache that was filled without skipping cannot hold keys and values of skipped layers"
+        elif cache.offloading:
+            refused = "an offloaded cache cannot hold keys and values of skipped layers"
+        if refused is not None:
+            raise DlskipError(
+                refused, where="past_key_values", mend="pass none, an empty DynamicCache, or skipper.new_cache()"
+            )
+        cache.__class__ = cls
+        cache._start(store=True)
+        adopted: SkipCache = cache
+        return adopted
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any

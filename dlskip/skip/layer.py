@@ -7,16 +7,16 @@ copied. The block is called only on the tokens that run it.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dlskip.errors import DlskipError
 from dlskip.skip.adapter import Adapter, Head
 from dlskip.skip.cache import KeysCaptured, SkipCache
+from dlskip.skip.narrow import narrowed
 from dlskip.skip.passes import Pass, State
+from dlskip.skip.probe import Interface
 from dlskip.skip.selection import Selection
 from dlskip.skip.step import step
 
@@ -33,7 +33,7 @@ class SkipLayer(nn.Module):
     Args:
         block: The backbone's decoder layer; kept out of this module's own parameters.
         index: l, from 0.
-        dim: D.
+        interface: What the block takes and returns.
         bottleneck: r of the adapter; 0 = none, and no head either.
         head: Whether this layer decides about the next one (l+1 is free to be skipped).
         priced: Whether that head is conditioned on the price of a layer.
@@ -41,19 +41,16 @@ class SkipLayer(nn.Module):
     """
 
     def __init__(
-        self, block: nn.Module, index: int, dim: int, bottleneck: int, head: bool, priced: bool, state: State
-    ) -> None:
+        self, block: nn.Module, index: int, interface: Interface, bottleneck: int, head: bool, priced: bool,
+        state: State,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.index = index
-        self.adapter = Adapter(dim, bottleneck) if bottleneck else None
-        self.head = Head(dim, priced) if head and bottleneck else None
+        self.adapter = Adapter(interface.dim, bottleneck) if bottleneck else None
+        self.head = Head(interface.dim, priced) if head and bottleneck else None
         self.state = state
+        self.interface = interface
         self.original = block.forward
-        names = list(inspect.signature(block.forward).parameters)
-        if "args" in names:  # a decorated forward: its real signature is the class's
-            names = list(inspect.signature(type(block).forward).parameters)[1:]
-        self._names = names
-        self.cache_name = "layer_past" if "layer_past" in names else "past_key_values"
         # A tuple hides the block from nn.Module's registration (and is followed by deepcopy).
         self._block: tuple[Any] = (block,)
         self._block[0].forward = self.forward
@@ -68,10 +65,10 @@ class SkipLayer(nn.Module):
         Takes and returns what the block does: hidden states (B, T, D), alone or first in a tuple.
         """
         current = self.state.current
-        if current is None or not self.state.enabled:
+        if current is None:
             return self.original(*args, **kwargs)
-        kwargs |= dict(zip(self._names, args, strict=False))
-        h: Tensor = kwargs.pop("hidden_states")
+        kwargs |= dict(zip(self.interface.names, args, strict=False))
+        h: Tensor = kwargs.pop(self.interface.hidden)
         eager = _Eager(self, current, kwargs)
         out = step(eager, self.state, current, self.index, h)
         return out if eager.rest is None else (out, *eager.rest)
@@ -112,28 +109,42 @@ class _Eager:
 
     def run(self, index: int, h: Tensor, adapted: Tensor | None) -> Tensor:
         """Computes the block on the tokens that run it."""
-        state = self.layer.state
         current = self.current
         kwargs = self.kwargs
         some, selection = current.selection(index)
         cache = current.cache
         if cache is not None:
-            kwargs[self.layer.cache_name] = cache
-            if state.kv_fill == "project" and (selection is not None or not some):
+            kwargs[self.layer.interface.cache] = cache
+            if self.layer.state.kv_fill == "project" and (selection is not None or not some):
                 self._project(cache, h)
         if not some:
             if cache is not None:
                 cache.fill(index)
-            self.rest = () if state.tuple_output else None
+            returns = self.layer.interface.returns
+            self.rest = None if returns is None else (None,) * (returns - 1)
             return h
         part = h if selection is None else selection.take(h)
-        kwargs = kwargs if selection is None else _take_kwargs(kwargs, selection, h)
-        state.counter.ran[index] += part.shape[0] * part.shape[1]
+        kwargs = kwargs if selection is None else self._narrowed(selection, h)
+        current.counter.ran[index] += part.shape[0] * part.shape[1]
         result = self._compute(part, kwargs, cache, selection)
         if isinstance(result, tuple):
             result, rest = result[0], result[1:]
-            self.rest = rest if selection is None else tuple(None for _ in rest)
+            self.rest = rest if selection is None else tuple(spread(x, selection, h) for x in rest)
         return result if selection is None else selection.put(h, result)
+
+    def _narrowed(self, selection: Selection, h: Tensor) -> dict[str, Any]:
+        """The block's arguments for the selected rows and tokens of ``h`` (B, T, D)."""
+        interface = self.layer.interface
+        if selection.slots is not None and interface.window is not None:
+            raise DlskipError(
+                f"layer {self.layer.index} keeps a window in {interface.window}, which tokens that skip would shift",
+                where="per-token masks", mend="one token at a time after a prompt, masks of whole rows in training",
+            )  # fmt: skip
+        cache = self.current.cache
+        past = cache.get_seq_length() if cache is not None and cache.store else 0
+        past -= h.shape[1] if past and self.layer.index else 0  # the first layer has stored this pass's tokens already
+        shape = (h.shape[0], h.shape[1])
+        return narrowed(self.kwargs, interface.roles, selection, shape, past)
 
     def add(self, h: Tensor, adapted: Tensor | None) -> Tensor:
         """(B, T, D)."""
@@ -144,10 +155,10 @@ class _Eager:
     ) -> Any:  # fmt: skip
         """What the block returns for the tokens (B', Tq, D) that run it."""
         if cache is None:
-            return self.layer.original(part, **kwargs)
+            return self._original(part, kwargs, selection)
         before = cache.fresh
         with cache.selected(selection):
-            result = self.layer.original(part, **kwargs)
+            result = self._original(part, kwargs, selection)
         if cache.fresh is before and self.current.deciders is not None:
             raise DlskipError(
                 f"layer {self.layer.index} left no keys for the tokens that skip", where="per-token masks",
@@ -155,12 +166,23 @@ class _Eager:
             )  # fmt: skip
         return result
 
+    def _original(self, part: Tensor, kwargs: dict[str, Any], selection: Selection | None) -> Any:
+        try:
+            return self.layer.original(part, **kwargs)
+        except ValueError as error:
+            if selection is None or "adapter_names" not in str(error):
+                raise
+            raise DlskipError(
+                "rows with adapters of their own cannot skip on their own", where="adapter_names",
+                mend="batch_policy: majority, any or all; or one adapter at a time",
+            ) from error  # fmt: skip
+
     def _project(self, cache: SkipCache, h: Tensor) -> None:
         """`project` fill: this layer's own norm and K/V projections of h_l for the tokens that skip it."""
         index = self.layer.index
         skipped = self.current.skipped_tokens(index)
         part = h if skipped is None else skipped.take(h)
-        kwargs = dict(self.kwargs) if skipped is None else _take_kwargs(self.kwargs, skipped, h)
+        kwargs = dict(self.kwargs) if skipped is None else self._narrowed(skipped, h)
         with cache.selected(skipped, capture=True):
             try:
                 self.layer.original(part, **kwargs)
@@ -169,26 +191,8 @@ class _Eager:
         raise DlskipError(f"layer {index} never updated its cache", where="kv_fill: project", mend="use kv_fill: copy")
 
 
-def _take_kwargs(kwargs: dict[str, Any], selection: Selection, h: Tensor) -> dict[str, Any]:
-    """Narrows a block's tensor arguments to the selected rows and tokens; ``h`` is (B, T, D)."""
-    taken = dict(kwargs)
-    mask = taken.get("attention_mask")
-    if mask is None and selection.slots is not None:
-        # Without padding Transformers passes no mask and relies on the causal shortcut, which a ragged subset breaks.
-        mask = torch.ones(h.shape[1], h.shape[1], dtype=torch.bool, device=h.device).tril()[None, None]
-    if mask is not None:
-        if not isinstance(mask, Tensor) or (mask.dim() == 2 and selection.slots is not None):
-            raise DlskipError(
-                "this attention implementation cannot run ragged batches", mend="load it with sdpa or eager"
-            )
-        taken["attention_mask"] = selection.take_mask(mask)
-    for name in ("position_ids", "position_embeddings"):
-        value = taken.get(name)
-        if isinstance(value, Tensor):
-            taken[name] = selection.take_positions(value)
-        elif isinstance(value, tuple):
-            taken[name] = tuple(selection.take_positions(x) for x in value)
-    alibi = taken.get("alibi")
-    if isinstance(alibi, Tensor):
-        taken["alibi"] = alibi[selection.rows]
-    return taken
+def spread(x: Any, selection: Selection, h: Tensor) -> Tensor | None:
+    """Attention weights (B', H, Tq, S) of what ran as those of all of ``h`` (B, T, D), zero where nothing ran."""
+    if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[0] != len(selection.rows):
+        return None
+    return selection.put_heads(x.new_zeros(h.shape[0], x.shape[1], h.shape[1], x.shape[3]), x)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from dlskip.errors import DlskipError
 from dlskip.skip.adapter import Adapter, Head
-from dlskip.skip.attention import safe_attention
 from dlskip.skip.cache import SkipCache
+from dlskip.skip.hooks import Settings, begin, end, generate
 from dlskip.skip.layer import SkipLayer
 from dlskip.skip.passes import Counter, Deciders, Pass, State
 from dlskip.skip.policy import FullDepth, Policy
-from dlskip.skip.stack import causal_lm, find_layers, find_stack
-
-NAME = "dlskip"  # the attribute of the causal LM that holds the Skipper
+from dlskip.skip.probe import probe
+from dlskip.skip.stack import NAME, causal_lm, find_layers
 
 
 class Skipper(nn.Module):
@@ -53,26 +53,26 @@ class Skipper(nn.Module):
         prices: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        _, _, blocks = find_layers(model)
-        stack = find_stack(model)
-        config: Any = stack.config
-        self.config = config
+        stack, _, blocks = find_layers(model)
+        base = causal_lm(model)
+        self.config: Any = stack.config
         self.prices = prices
-        self.policy: Policy = FullDepth()
-        self.deciders: Deciders | None = None
-        self.last: Pass | None = None
+        self.settings = Settings()
+        self.latest: Pass | None = None  # of whatever thread
+        self._policy: Policy = FullDepth()
         count = len(blocks)
-        dim = int(config.hidden_size)
         if count < 3:
             raise DlskipError(f"{count} layers leave none to skip: the first and the last always run", where="backbone")
-        falcon = config.model_type == "falcon"  # its blocks return (hidden, attention weights)
-        self.state = State(reads, kv_fill, Counter.zeros(count), tuple_output=falcon)
+        interfaces = probe(stack, blocks, type(base).__name__)
+        self.state = State(reads, kv_fill, Counter.zeros(count), self.settings.here)
         self.replaced: list[nn.Module] = []  # modules of the backbone whose forward the fast path has replaced
         self.layers = nn.ModuleList(
-            SkipLayer(block, i, dim, bottleneck, head=i < count - 2, priced=prices is not None, state=self.state)
-            for i, block in enumerate(blocks)
+            SkipLayer(block, i, interface, bottleneck, head=i < count - 2, priced=prices is not None, state=self.state)
+            for i, (block, interface) in enumerate(zip(blocks, interfaces, strict=True))
         )
-        self._kernels = ExitStack()  # of the pass that is running
+        self._model: tuple[Any] = (base,)  # a tuple hides it from nn.Module's registration
+        if hasattr(base, "generate"):
+            base.generate = self.generate
         self._hooks = (
             stack.register_forward_pre_hook(self._begin, with_kwargs=True),
             stack.register_forward_hook(self._end, always_call=True),
@@ -99,9 +99,36 @@ class Skipper(nn.Module):
         return self.state.counter
 
     @property
+    def policy(self) -> Policy:
+        """Who decides in this thread's passes: what ``using`` has set here, or else what was set for all threads."""
+        setting = self.settings.here.setting
+        return self._policy if setting is None else setting.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        here = self.settings.here
+        if here.setting is None:
+            self._policy = policy
+        else:
+            here.setting = replace(here.setting, policy=policy)
+
+    @property
+    def deciders(self) -> Deciders | None:
+        """The deciding tokens of this thread's passes; None = the last one of each row."""
+        setting = self.settings.here.setting
+        return None if setting is None else setting.deciders
+
+    @property
+    def last(self) -> Pass | None:
+        """The last pass of this thread, or else of any."""
+        mine = self.settings.here.last
+        return self.latest if mine is None else mine
+
+    @property
     def enabled(self) -> bool:
-        """Whether adapters and skipping are on; False inside of ``disabled``."""
-        return self.state.enabled
+        """Whether adapters and skipping are on in this thread; False inside of ``disabled``."""
+        setting = self.settings.here.setting
+        return setting is None or setting.enabled
 
     def layer(self, index: int) -> SkipLayer:
         """Adapter and head of layer ``index``."""
@@ -166,30 +193,31 @@ class Skipper(nn.Module):
             parameter.data = parameter.data.to(dtype)
 
     @contextmanager
-    def using(self, policy: Policy, deciders: Deciders | None = None) -> Iterator[Policy]:
-        """Runs the enclosed forwards under ``policy``."""
-        before = self.policy, self.deciders
-        self.policy = policy
-        self.deciders = deciders
-        try:
+    def using(self, policy: Policy, deciders: Deciders | None = None, *, alone: bool = False) -> Iterator[Policy]:
+        """Runs this thread's enclosed forwards under ``policy``.
+
+        Other threads that were there before go on as they did. One that is started meanwhile is refused, as it is not
+        known whether it is meant: enter ``using`` there, or set ``skipper.policy``, which is for all threads.
+
+        Args:
+            policy: Who decides.
+            deciders: The deciding tokens of a teacher-forced batch.
+            alone: The enclosed code starts no threads: those that others start meanwhile are not refused.
+        """
+        with self.settings.set(policy, deciders, self.enabled, alone=alone):
             yield policy
-        finally:
-            self.policy, self.deciders = before
 
     @contextmanager
-    def full_depth(self) -> Iterator[None]:
-        """Runs the enclosed forwards with every layer (adapters stay on)."""
-        with self.using(FullDepth()):
+    def full_depth(self, *, alone: bool = False) -> Iterator[None]:
+        """Runs the enclosed forwards with every layer (adapters stay on); ``alone``: as of ``using``."""
+        with self.using(FullDepth(), alone=alone):
             yield
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Runs the enclosed forwards as the bare backbone: no adapters, no skipping."""
-        before, self.state.enabled = self.state.enabled, False
-        try:
+        with self.settings.set(self.policy, self.deciders, False, alone=False):
             yield
-        finally:
-            self.state.enabled = before
 
     def reset_counter(self) -> None:
         """Sets the counter of computed tokens to zero."""
@@ -207,51 +235,20 @@ class Skipper(nn.Module):
             hook.remove()
         for module in self.replaced:
             del module.forward
+        vars(self._model[0]).pop("generate", None)
         delattr(causal_lm(model), NAME)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own ``generate()``; errors: see ``dlskip.skip.hooks.generate``."""
+        return generate(self, self._model[0], *args, **kwargs)
 
     def _begin(
         self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if not self.enabled:
-            self._kernels.enter_context(safe_attention(next(stack.parameters()).device))
-            return args, kwargs
-        if args:
-            kwargs = {"input_ids": args[0], **kwargs}
-            if len(args) > 1:
-                raise DlskipError("call the backbone with keyword arguments", where=type(stack).__name__)
-        inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-        cache = kwargs.get("past_key_values")
-        use_cache = kwargs.get("use_cache")
-        if cache is None and (self.config.use_cache if use_cache is None else use_cache) and self.deciders is None:
-            cache = self.new_cache()
-        elif cache is not None and not isinstance(cache, SkipCache):
-            cache = self._adopt(cache)
-        if cache is not None:
-            cache.fresh = None
-            kwargs["past_key_values"] = cache
-        elif self.deciders is not None:
-            cache = SkipCache(store=False)  # ragged passes need the fill rule even without a cache
-        self.state.current = Pass(
-            self.policy, tuple(inputs.shape[:2]), self.num_layers, inputs.device, kwargs.get("attention_mask"),
-            self.deciders, cache, self.scaled(self.policy.price),
-        )  # fmt: skip
-        self._kernels.enter_context(safe_attention(inputs.device))
-        return (), kwargs
+        return begin(self, stack, args, kwargs)
 
-    def _end(self, stack: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.last = self.state.current or self.last
-        self.state.current = None
-        self._kernels.close()
-
-    def _adopt(self, cache: Any) -> SkipCache:
-        """Replaces the empty cache that ``generate()`` makes by one that knows the fill rule."""
-        if type(cache) is DynamicCache and cache.get_seq_length() == 0:
-            return self.new_cache()
-        raise DlskipError(
-            f"a {type(cache).__name__} cannot hold keys and values of skipped layers",
-            where="past_key_values",
-            mend="pass none, an empty DynamicCache, or skipper.new_cache()",
-        )
+    def _end(self, stack: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return end(self, output)
 
 
 def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
@@ -270,7 +267,8 @@ def attach(model: PreTrainedModel | nn.Module, **options: Any) -> Skipper:
         [3, 0, 0, 0, 0, 3]
 
     Raises:
-        DlskipError: The model is no decoder-only one, has fewer than 3 layers, or is attached already.
+        DlskipError: The model is no decoder-only one, its layers cannot be skipped one by one (the message says why),
+            it has fewer than 3, or skipping is attached already.
     """
     base = causal_lm(model)
     if hasattr(base, NAME):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
+from operator import add
 from typing import Any, Literal
 
 import torch
@@ -29,6 +31,33 @@ class Deciders:
     owner: Tensor
     valid: Tensor
 
+    @classmethod
+    def each(
+        cls, shape: tuple[int, int], mask: Tensor | None, device: torch.device, prompt: int = 1
+    ) -> Deciders:  # fmt: skip
+        """Every one of (B, T) tokens decides for itself, but the last of the ``prompt`` first ones for these.
+
+        Examples:
+            >>> Deciders.each((1, 5), None, torch.device("cpu"), prompt=3).owner
+            tensor([[0, 0, 0, 1, 2]])
+
+        Args:
+            shape: (B, T).
+            mask: (B, S) of 0/1 or None: which are padding.
+            device: Where the hidden states are.
+            prompt: At least 1.
+        """
+        rows, tokens = shape
+        each = tokens - prompt + 1
+        places = torch.arange(tokens, device=device)
+        owner = (places - prompt + 1).clamp(min=0) + each * torch.arange(rows, device=device)[:, None]
+        valid = torch.ones_like(owner).bool()
+        if isinstance(mask, Tensor) and mask.dim() == 2:
+            valid = mask[:, -tokens:].bool().to(device)
+        return cls(
+            torch.arange(rows, device=device).repeat_interleave(each), places[prompt - 1 :].repeat(rows), owner, valid
+        )
+
 
 @dataclass
 class Counter:
@@ -46,6 +75,33 @@ class Counter:
         """A fresh counter for ``layers`` layers."""
         return cls([0] * layers, [0] * layers)
 
+    def add(self, other: Counter) -> None:
+        """Counts what another one counted too."""
+        with _COUNTING:
+            self.ran[:] = map(add, self.ran, other.ran)
+            self.decided[:] = map(add, self.decided, other.decided)
+
+
+_COUNTING = threading.Lock()  # passes of two threads may end together
+
+
+class Here(threading.local):
+    """What one thread has of a model: threads that share one do not see each other's passes.
+
+    Args:
+        current: The pass that runs now.
+        last: The pass before it.
+    """
+
+    current: Pass | None = None
+    last: Pass | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Here:
+        return Here()
+
+    def __reduce__(self) -> tuple[type[Here], tuple[()]]:
+        return Here, ()
+
 
 @dataclass
 class State:
@@ -55,17 +111,18 @@ class State:
         reads: Whether a controller reads its layer's ``input`` or ``output``.
         kv_fill: What a skipped layer leaves in the cache: ``copy`` or ``project``.
         counter: What was run and decided since it was reset.
-        tuple_output: Whether a block returns a tuple even if it has nothing but hidden states to return.
-        enabled: Whether there are adapters and skipping at all.
-        current: The pass that runs now.
+        here: What each thread has of the model.
     """
 
     reads: Literal["input", "output"]
     kv_fill: Literal["copy", "project"]
     counter: Counter
-    tuple_output: bool = False
-    enabled: bool = True
-    current: Pass | None = None
+    here: Here = field(default_factory=Here)
+
+    @property
+    def current(self) -> Pass | None:
+        """The pass that runs in this thread."""
+        return self.here.current
 
 
 _ANSWERS = torch.tensor([False]), torch.tensor([True])
@@ -123,6 +180,7 @@ class Pass:
         self.price = price
         self.device = device
         self.batch, self.tokens = shape
+        self.counter = Counter.zeros(layers)  # of this pass
         if deciders is not None:
             self._places: tuple[Tensor, Tensor] | None = (deciders.rows, deciders.tokens)
         else:

@@ -6,6 +6,7 @@ predicted token in teacher-forced training. A policy answers, layer by layer, wh
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -33,6 +34,21 @@ class Policy:
     uses_similarity = False  # whether a decision needs the output of the layer before it
     frees_last = False  # whether the last layer may be skipped too
     price: Tensor | float | None = None  # lambda, one or (N,), for controllers conditioned on it
+
+    def own(self) -> Policy:
+        """The policy of one pass: a copy, where that loses nothing, so that passes of two threads do not meet.
+
+        One that carries something from pass to pass, or is read afterwards, stays the same object.
+        """
+        return copy.copy(self) if type(self) in _COPIED else self
+
+    def by_token(self, rows: int) -> Policy:
+        """The policy of a pass of several tokens whose B rows have a filled cache: each token decides for itself.
+
+        Raises:
+            DlskipError: It decides for all rows together.
+        """
+        return self
 
     def begin(self, n: int, layers: int, tokens: int, device: torch.device) -> None:
         """Called once per pass: N deciding tokens, L layers, T tokens per row."""
@@ -162,6 +178,16 @@ class Threshold(Policy):
             math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.copysign(math.inf, threshold - 0.5)
         )
 
+    def by_token(self, rows: int) -> Policy:
+        if self.batch == "per_sample":
+            return self
+        if rows == 1:
+            return Threshold(self.threshold, price=self.price)
+        raise DlskipError(
+            f"{self.batch}: {rows} rows with a filled cache cannot decide together about several tokens",
+            where="batch_policy", mend="per_sample, or one token at a time",
+        )  # fmt: skip
+
     def decide(self, layer: int, logit: Tensor | None, state: Tensor | None) -> Tensor | None:
         assert logit is not None
         skip = logit > self._limit
@@ -251,3 +277,6 @@ class Sampled(Policy):
         if not self.strategy.count_skipped and ran is not None:
             similar = similar & ran
         self._streak = torch.where(similar, self._streak + 1, torch.zeros_like(self._streak))
+
+
+_COPIED = (FullDepth, Forced, RandomSkip, Threshold)

@@ -9,6 +9,8 @@ from torch import nn
 
 from dlskip.errors import DlskipError
 
+NAME = "dlskip"  # the attribute of the causal LM that holds the Skipper
+
 
 def causal_lm(model: Any) -> Any:
     """The Transformers model under PEFT's wrapper, or the model itself.
@@ -35,11 +37,23 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     config = base.config.get_text_config(decoder=True)
     if base.config.is_encoder_decoder:
         raise DlskipError("encoder-decoder models are not supported", where=type(base).__name__)
-    for owner in base.modules():
-        for attribute, child in owner.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) == config.num_hidden_layers:
-                return owner, attribute, child
-    raise DlskipError(f"no list of {config.num_hidden_layers} decoder layers found", where=type(base).__name__)
+    count = config.num_hidden_layers
+    found = [
+        (owner, attribute, child)
+        for name, owner in base.named_modules()
+        for attribute, child in owner.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == count and name.partition(".")[0] != NAME
+    ]
+    # A vision tower or a mixture of experts may be as long; modules come from the outside in.
+    of_text = [one for one in found if getattr(one[0], "config", None) is config]
+    bare = [one for one in found if not hasattr(one[0], "config")]
+    chosen = of_text or (bare if len(bare) == len(found) else [])
+    if not chosen:
+        raise DlskipError(f"no list of {count} decoder layers found in its text decoder", where=type(base).__name__)
+    inside = {id(module) for module in chosen[0][0].modules()}
+    if any(id(owner) not in inside for owner, _, _ in chosen):
+        raise DlskipError(f"several lists of {count} layers: which are the decoder's?", where=type(base).__name__)
+    return chosen[0]
 
 
 def find_stack(model: nn.Module) -> nn.Module:

@@ -68,7 +68,7 @@ def step(runner: LayerRunner[A, R], state: State, current: Pass, index: int, h: 
         said = runner.read(index, h, adapted)
     if at_once:
         runner.decide(index + 1, said)
-    state.counter.decided[index] += current.decided_tokens(index)
+    current.counter.decided[index] += current.decided_tokens(index)
     out = runner.add(runner.run(index, h, adapted), adapted)
     if policy.uses_similarity:
         policy.observe(index, current.at_deciders(h), current.at_deciders(out), current.runs[index])

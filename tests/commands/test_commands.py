@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import dlskip
+from dlskip.calibration import answers
 from dlskip.commands import COMMANDS, main
-from dlskip.skip import skipper_of
+from dlskip.skip import Threshold, skipper_of
 from tests.helpers.published import publish
 
 
@@ -178,13 +179,29 @@ def test_a_price_is_calibrated_where_the_controllers_know_one(
         (["speculate", "MODEL", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["export", "MODEL", "out", "--data", "ROWS", "--used", "2"], "--used"),
         (["release", "nowhere", "out", "--about", "nothing.md"], "nothing.md: no such file"),
+        (["generate", "MODEL", "--prompt", "a", "--dtype", "banana"], "unknown dtype 'banana'"),
+        (["generate", "MODEL", "--prompt", "a", "--device", "gpu"], "no device 'gpu'"),
+        (["generate", "MODEL", "--prompt", "a", "--sample", "--temperature", "nan"], "--temperature: must be above 0"),
+        (["generate", "MODEL", "--prompt", "a", "--sample", "--temperature", "inf"], "--temperature: must be above 0"),
+        (["generate", "MODEL", "--prompt", "a", "--seed", "9" * 20], "--seed: must be below"),
+        (["generate", "MODEL", "--prompt", "a\udce9"], "--prompt: not UTF-8"),
+        (["generate", "MODELx", "--prompt", "a"], "no such folder"),
+        (["bench", "MODEL", "--exit-at=-1"], "--exit-at: must be a whole number"),
+        (["bench", "MODEL", "--exit-at", "6"], "--exit-at: the model has 6 layers"),
+        (["bench", "MODEL", "--out", "ROWS"], "is a file"),
+        (["speculate", "MODEL", "--data", "ROWS", "--out", "ROWS"], "is a file"),
+        (["export", "MODEL", "ROWS", "--data", "ROWS"], "is a file"),
+        (["release", "MODEL", "ROWS"], "is a file"),
+        (["calibrate", "MODEL", "--data", "ROWS", "--layers-run", "0.5", "--save", "ROWS"], "is a file"),
+        (["evaluate", "MODEL", "--data", "nowhere.jsonl"], "give the path of a file"),
         (["dance"], "dance"),
     ],
 )
 def test_mistakes_are_named(
     arguments: list[str], said: str, model: str, rows: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said in failing(capsys, *({"MODEL": model, "ROWS": rows}.get(a, a) for a in arguments))
+    there = {"MODEL": model, "MODELx": f"{model}x", "ROWS": rows}
+    assert said in failing(capsys, *(there.get(a, a) for a in arguments))
 
 
 def test_a_row_without_a_target_cannot_be_evaluated(
@@ -193,3 +210,80 @@ def test_a_row_without_a_target_cannot_be_evaluated(
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "target": "b"}\n{"prompt": "c"}\n')
     assert "row 2 has no `target`" in failing(capsys, "evaluate", model, "--data", str(path))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('{"prompt": "caf\xe9", "target": "a"}'.encode("latin-1"), "rows.jsonl:1: not UTF-8"),
+        (b"[" * 100_000, "rows.jsonl:1: not JSON"),
+        (b'{"prompt": "\\ud800", "target": "a"}', "rows.jsonl:1: field 'prompt'"),
+    ],
+    ids=["latin-1", "deep", "half"],
+)
+def test_bytes_that_are_no_rows_are_named(
+    written: bytes, said: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(written)
+    assert said in failing(capsys, "evaluate", model, "--data", str(tmp_path / "rows.jsonl"))
+
+
+def test_a_byte_order_mark_and_a_tokenizer_without_an_end_are_no_obstacle(
+    rows: str, tmp_path: Path, skipping: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = publish(tmp_path, skipping)
+    tokenizer = AutoTokenizer.from_pretrained(made.base)
+    tokenizer.eos_token = tokenizer.pad_token = None
+    tokenizer.save_pretrained(made.base)
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + Path(rows).read_bytes())
+    given = [str(made.artifact), "--data", str(tmp_path / "rows.jsonl"), "--max-new-tokens", "1", "--thresholds", "1"]
+    main(["evaluate", *given])
+    assert "4 rows of" in capsys.readouterr().out
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (made.base / name).unlink()
+    assert "cannot read the base model's tokenizer" in failing(capsys, "evaluate", *given)
+
+
+@pytest.mark.parametrize("command", ["generate", "lossless", "evaluate", "calibrate", "speculate", "bench"])
+def test_what_is_too_long_for_the_model_is_said_before_it_runs(
+    command: str, tmp_path: Path, skipping: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(publish(tmp_path, skipping, "gpt2").artifact)
+    long = "the man " * 400
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"prompt": p, "target": "a"}) + "\n" for p in ("a", "b", long))
+    )
+    data = ["--data", str(tmp_path / "rows.jsonl")]
+    given = {
+        "generate": ["generate", model, "--prompt", long],
+        "lossless": ["generate", model, "--prompt", long, "--lossless"],
+        "evaluate": ["evaluate", model, *data], "calibrate": ["calibrate", model, *data, "--layers-run", "0.9"],
+        "speculate": ["speculate", model, *data], "bench": ["bench", model, *data],
+    }[command]  # fmt: skip
+    assert "the model has 512 positions" in failing(capsys, *given)
+    assert "512 positions" in failing(capsys, "generate", model, "--prompt", "a", "--max-new-tokens", "600")
+
+
+def test_all_end_tokens_of_the_model_end_an_answer(tmp_path: Path, skipping: Any) -> None:
+    made = publish(tmp_path, skipping)
+    tokenizer = AutoTokenizer.from_pretrained(made.base)
+
+    def answered() -> list[int]:
+        model: Any = dlskip.from_pretrained(made.artifact)
+        [found] = answers(model, tokenizer, ["the man"], Threshold(0.5), max_new_tokens=8)
+        return found.tokens
+
+    new = answered()
+    config = json.loads((made.base / "generation_config.json").read_text())
+    (made.base / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": [1, new[2]]}))
+    assert answered() == new[: new.index(new[2])]
+
+
+@pytest.mark.slow
+def test_bench_leaves_out_what_transformers_cannot_do(
+    tmp_path: Path, skipping: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(publish(tmp_path, skipping, "opt").artifact)
+    quick = ["--batches", "1", "--shares", "0.5", "--tokens", "2", "--repeats", "1"]
+    main(["bench", model, "--out", str(tmp_path / "bench"), *quick])
+    assert "cannot exit OPTForCausalLM early" in capsys.readouterr().err

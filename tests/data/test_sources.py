@@ -248,3 +248,56 @@ def test_an_unreachable_hub_is_one_message(tmp_path: Path, monkeypatch):
 def test_sides_of_different_length_stop():
     with pytest.raises(DlskipError, match="2 source and 1 target"):
         list(hub._pairs("set", ("de", "en"), ["a", "b"], ["a"]))
+
+
+@pytest.mark.parametrize("label", [-1, None, "absent"])
+def test_a_test_split_without_labels_counts_as_none(raw: Path, tmp_path: Path, label):
+    """As GLUE's is, exported split by split."""
+    rows = [{"sentence": f"nobody knows {i}"} | ({} if label == "absent" else {"label": label}) for i in range(9)]
+    write(raw / "sst2/test.jsonl", rows)
+    prepare(params(path=str(raw)), tmp_path / "out")
+    splits = manifest(tmp_path / "out")["splits"]
+    assert splits["sst2/test"]["source_split"] == "validation"
+    assert all("play" in e.prompt for e in read_split(tmp_path / "out", "sst2", "test"))
+    write(raw / "sst2/test.jsonl", [*rows, {"sentence": "one is known", "label": 1}])
+    with pytest.raises(DlskipError, match=r"test.jsonl:1.*label"):
+        prepare(params(path=str(raw)), tmp_path / "out")
+
+
+def test_a_test_split_that_is_no_file_is_named(raw: Path, tmp_path: Path):
+    (raw / "sst2/test.jsonl").mkdir()
+    with pytest.raises(DlskipError, match=r"test.jsonl: is no file"):
+        prepare(params(path=str(raw)), tmp_path / "out")
+    (raw / "sst2/test.jsonl").rmdir()
+    (raw / "sst2/test.jsonl").symlink_to(tmp_path / "gone")
+    with pytest.raises(DlskipError, match=r"test.jsonl: is no file"):
+        prepare(params(path=str(raw)), tmp_path / "out")
+
+
+def test_a_label_that_is_a_word_names_the_numbers(raw: Path, tmp_path: Path):
+    write(raw / "sst2/train.jsonl", [{"sentence": "fine", "label": "positive"}])
+    with pytest.raises(DlskipError, match=r"train.jsonl:1.*'positive'.*\n.*0 = negative, 1 = positive"):
+        prepare(params(path=str(raw)), tmp_path / "out")
+
+
+@pytest.mark.parametrize("written", ["utf-16", "latin-1"])
+def test_rows_that_are_not_utf_8_are_named(raw: Path, tmp_path: Path, written):
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in sst2(3, "café"))
+    (raw / "sst2/train.jsonl").write_bytes(lines.encode(written))
+    with pytest.raises(DlskipError, match=r"train.jsonl:1: not UTF-8"):
+        prepare(params(path=str(raw)), tmp_path / "out")
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x0b", "\x85", "\x1c"])
+@pytest.mark.usefixtures("offline_hub")
+def test_only_line_feeds_end_a_line_of_wmt(tmp_path: Path, monkeypatch, end):
+    """One such character on each side, in other sentences, would pair the wrong ones."""
+    texts = {"src": f"one{end}more\ntwo\nthree\n", "ref": f"eins\nzwei\ndrei{end}mehr\n"}
+    for side, text in texts.items():
+        (tmp_path / side).write_text(text, encoding="utf-8", newline="")
+    library = sys.modules["sacrebleu"]
+    monkeypatch.setattr(library, "get_source_file", lambda *_: str(tmp_path / "src"))
+    monkeypatch.setattr(library, "get_reference_files", lambda *_: [str(tmp_path / "ref")])
+    pairs = [row["translation"] for _, row in hub.Hub()._wmt("wmt23-en-de", "wmt23")]
+    assert [pair["de"].split(end)[0] for pair in pairs] == ["eins", "zwei", "drei"]
+    assert [pair["en"].split(end)[0] for pair in pairs] == ["one", "two", "three"]

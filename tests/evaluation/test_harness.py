@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlskip.errors import DlskipError
+from dlskip.hub.pretrained import calibrated, from_pretrained
 from dlskip.inference.decode import decode
 from dlskip.models.tiny import FAMILIES
 from dlskip.skip import skipper_of
@@ -187,3 +188,20 @@ def test_rows_that_decide_together_cannot_be_scored(tmp_path: Path, skipping: An
     lm = model_of(tmp_path, skipping, batch_policy="majority")
     with pytest.raises(DlskipError, match="majority"):
         lm._loglikelihood_tokens(requests_of(lm), True)
+
+
+def test_prices_and_budgets_are_taken(tmp_path: Path, skipping: Any) -> None:
+    made = publish(tmp_path, skipping, prices=(0.25, 4.0))
+    shares = []
+    for price in (0.25, 4.0):
+        lm = harness.SkipLM(str(made.artifact), price=price, device="cpu", batch_size=2)
+        lm._loglikelihood_tokens(requests_of(lm), True)
+        info = lm.get_model_info()
+        shares.append(info["layers_run"])
+        assert info["price"] == price
+    assert shares[0] != shares[1]
+    model: Any = from_pretrained(made.artifact)
+    calibrated(model, {"price": 1.0, "dial": [[0.5, 0.9], [2.0, 0.4]]})
+    model.save_pretrained(tmp_path / "dialled")
+    lm = harness.SkipLM(str(tmp_path / "dialled"), budget=0.5, device="cpu")
+    assert lm.get_model_info()["price"] == 2.0

@@ -45,7 +45,7 @@ def pair(skipping: Any, family: str, **options: Any) -> tuple[Any, Any]:
 
 def ran_fast(model: Any) -> bool:
     """Whether the last pass took the fast path."""
-    return bool(find_stack(model).forward.__self__._blocks)
+    return bool(find_stack(model).forward.__self__._made.blocks)
 
 
 def decoded(model: Any, policy: Policy, prompts: list[list[int]], new: int = 5) -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -80,8 +80,8 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    """The files of a folder."""
-    return {p.name for p in folder.iterdir()}
+    """The files of a folder and of those inside."""
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 def config_of(folder: Path) -> Any:

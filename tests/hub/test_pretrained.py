@@ -36,7 +36,8 @@ from tests.helpers.published import (
     same_files,
 )
 
-SAVED = {"README.md", "dlskip_config.json", "skip.safetensors", "adapter_config.json", "adapter_model.safetensors"}
+LORA = {"lora/adapter_config.json", "lora/adapter_model.safetensors"}
+SAVED = {"README.md", "dlskip_config.json", "skip.safetensors", *LORA}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -106,11 +107,11 @@ def test_stored_in_bfloat16_it_is_half_as_large_and_runs_the_same_adapters(tmp_p
 def test_the_backbone_is_not_saved(made: Made, saved: Path) -> None:
     assert names(saved) == SAVED
     stored = sum(t.numel() for t in load_file(made.base / "model.safetensors").values())
-    tensors = [load_file(p) for p in saved.glob("*.safetensors")]
+    tensors = [load_file(p) for p in saved.rglob("*.safetensors")]
     assert all("lora_" in n or n.startswith("layers.") for part in tensors for n in part)
     assert sum(t.numel() for part in tensors for t in part.values()) < stored / 2
     plain: Any = AutoModelForCausalLM.from_pretrained(made.base)
-    PeftModel.from_pretrained(plain, str(saved))  # LoRA is in PEFT's own format
+    PeftModel.from_pretrained(plain, str(saved / "lora"))  # LoRA is in PEFT's own format
 
 
 def test_the_lines_of_the_card_are_enough(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,8 +178,8 @@ def test_a_folder_may_change_once_it_is_loaded(lora: bool, tmp_path: Path, skipp
     dlskip.release(publish(tmp_path, skipping, lora=lora).artifact, tmp_path / "saved")
     shutil.copytree(tmp_path / "saved", tmp_path / "before")
     model = dlskip.from_pretrained(tmp_path / "saved")
-    for path in (tmp_path / "saved").iterdir():
-        path.write_text("x")
+    for name in names(tmp_path / "saved"):
+        (tmp_path / "saved" / name).write_text("x")
     model.save_pretrained(tmp_path / "saved")
     assert same_files(tmp_path / "saved", tmp_path / "before")
 

@@ -97,7 +97,7 @@ def test_model_and_base_come_from_the_hub_and_the_base_is_pinned(
         "some/base", commit,
     )  # fmt: skip
     assert ModelCard.load(tmp_path / "saved" / "README.md").data.base_model == "some/base"
-    peft = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    peft = json.loads((tmp_path / "saved" / "lora" / "adapter_config.json").read_text())
     assert (peft["base_model_name_or_path"], peft["revision"]) == ("some/base", commit)
     to_hub_cache(tmp_path / "hub", "some/skipping", tmp_path / "saved", commit)
     other = tiny("llama", seed=1)  # the base model's main branch moves on
@@ -158,7 +158,7 @@ def of_another(family: str = "llama", **options: Any) -> Callable[[Path], Any]:
 
 CONFIG, ADAPTERS, BASE = "saved/dlskip_config.json", "saved/skip.safetensors", "models/tiny"
 BROKEN: dict[str, tuple[str, Callable[[Path], Any], str]] = {
-    "gone": ("saved", shutil.rmtree, r"cannot read the model.*\n.*a folder, or a hub id"),
+    "gone": ("saved", shutil.rmtree, r"no such folder.*\n.*a folder, or a hub id"),
     "empty": ("saved", emptied, r"neither dlskip_config.json nor skip.json"),
     "no JSON": (CONFIG, holding("{"), r"dlskip_config.json: cannot be read"),
     "a list": (CONFIG, holding("[]"), r"dlskip_config.json: no JSON object"),
@@ -168,7 +168,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "bottleneck": (CONFIG, with_keys(bottleneck=4), r"adapters of another shape"),
     "no adapters": (ADAPTERS, Path.unlink, r"skip.safetensors: cannot be read"),
     "no tensors": (ADAPTERS, holding("x"), r"skip.safetensors: cannot be read"),
-    "no LoRA": ("saved/adapter_model.safetensors", Path.unlink, r"no tuned weights"),
+    "no LoRA": ("saved/lora/adapter_model.safetensors", Path.unlink, r"no tuned weights"),
     "no base": (BASE, shutil.rmtree, r"the base model is not there\n.*backbone="),
     "no base weights": (f"{BASE}/model.safetensors", Path.unlink, r"cannot read the base model.*\n.*backbone="),
     "depth": (BASE, of_another(layers=5), r"base model has 5 layers, the adapters are for 6"),

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not NAMES, reason="none is stored yet: make pret
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_small_and_complete(name: str) -> None:
-    files = list((SHIPPED / name).iterdir())
+    files = [path for path in (SHIPPED / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 16e6
     tensors = [t for path in files if path.suffix == ".safetensors" for t in load_file(path).items()]
     assert {t.dtype for n, t in tensors if ".head." not in n} == {torch.bfloat16}
