@@ -14,6 +14,10 @@ class Affine(nn.Module):
 
     It is no ``nn.Linear``: PEFT's ``all-linear`` and quantization take every one of these for the backbone's.
 
+    Examples:
+        >>> Affine(4, 2)(torch.zeros(3, 4, dtype=torch.bfloat16)).dtype
+        torch.bfloat16
+
     Args:
         inner, outer: Sizes of ``x`` and of the result.
     """

@@ -192,7 +192,14 @@ class _Eager:
 
 
 def spread(x: Any, selection: Selection, h: Tensor) -> Tensor | None:
-    """Attention weights (B', H, Tq, S) of what ran as those of all of ``h`` (B, T, D), zero where nothing ran."""
+    """Attention weights (B', H, Tq, S) of what ran as those of all of ``h`` (B, T, D), zero where nothing ran.
+
+    Examples:
+        >>> import torch
+        >>> weights, h = torch.ones(1, 1, 3, 3), torch.zeros(2, 3, 8)  # of two rows the second ran
+        >>> spread(weights, Selection(torch.tensor([1])), h).sum(dim=(1, 2, 3))
+        tensor([0., 9.])
+    """
     if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[0] != len(selection.rows):
         return None
     return selection.put_heads(x.new_zeros(h.shape[0], x.shape[1], h.shape[1], x.shape[3]), x)

@@ -296,7 +296,6 @@ def rl(params: Params, backbone: str, seed: int, *, start: Path | None = None, o
     stage = TrainingStage(params, "rl", backbone, seed, config.train, {"rl": config}, out)
     model, tokenizer = artifact.build_model(params, backbone, weights=start, skip=start)
     skipper_of(model).init_heads(config.init_skip)
-    Price(config.price, params.mixer.share, skipper_of(model).num_layers, "mixer")  # refuses now what MIXER would
     examples = stage.examples(tokenizer, stage.tasks, "train")
     quiet = total_steps(config.train, len(examples)) // 4
     step = Reinforce(model, config, stage.held_out(tokenizer, config.eval_examples), quiet)

@@ -81,7 +81,7 @@ def reward(ce: Tensor, layers_run: Tensor, layers: int, price: Tensor | float, c
 
 
 def expected_costs(p: Tensor, layers: int, cost: str) -> Tensor:
-    """What each free layer costs on average, in units of lambda: ``l_n / L`` of eq 11 by layer, before it is drawn.
+    """What each free layer costs on average, in units of lambda: ``l_n / L`` of the reward (eq 11), before it is drawn.
 
     Examples:
         >>> p = torch.tensor([[0.25, 1.0]])  # one token, two free layers, of which the second is certainly skipped

@@ -86,7 +86,8 @@ def test_readings_of_rl_stay_what_they_are(
     def make() -> Step:
         options = {"prices": changes.get("prices"), "reads": changes.get("controller_reads", "input")}
         model, _ = skipping(layers=4, **options)
-        config: RL = rl_section(rollouts=3, credit=changes.get("credit", "token"))
+        credit = changes.get("credit", "token")
+        config: RL = rl_section(rollouts=3, credit=credit, cost_gradient="exact" if credit == "token" else "sampled")
         return Reinforce(model, config, ragged((3, 2)), 0)
 
     assert_same(make, examples)
