@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -120,6 +120,13 @@ class PretrainStatic(Section):
     alpha: float = Field(ge=0, description="weight of L_distill + L_reg in L_pretrain (eq 9)")
 
 
+class VanillaLong(Section):
+    """Fine-tuning that goes on from vanilla, to as many tokens as all stages of ours have (docs/method.md §9)."""
+
+    models: ClassVar[Models] = "one"
+    lr: float = Field(gt=0, description="peak learning rate; all else is as in `finetune.train`")
+
+
 class SkipDecode(Section):
     """The same layers for every sample, more of them the further decoding is (docs/method.md §9)."""
 
@@ -142,13 +149,14 @@ class Baselines(Section):
 
     static: Static
     pretrain_static: PretrainStatic
+    vanilla_long: VanillaLong
     skip_decode: SkipDecode
     shortgpt: ShortGPT
 
     def models(self, method: str) -> Models:
-        """What a method trains: a section with ``train`` trains for each share, unless its ``models`` says one."""
+        """What a method trains: what its section's ``models`` says, or for each share if the section has ``train``."""
         section = getattr(self, method, None)
-        made: Models = getattr(section, "models", "per_share") if hasattr(section, "train") else "none"
+        made: Models = getattr(section, "models", "per_share" if hasattr(section, "train") else "none")
         return made
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from dlskip.methods.settings import LENDERS, borrowed
 
 TABLE1 = ["vanilla", "skip_decode", "static", "pretrain_static", "ours"]  # the paper's table 1
-OWN_WEIGHTS = ("pretrain_static",)  # methods that are nothing without the weights that they train
-_FIRST = [*TABLE1[:4], "unified", "early_exit", "shortgpt", "ours", "random"]  # the order of the tables
+UNSKIPPED = ("vanilla", "vanilla_long")  # methods that run every layer
+OWN_WEIGHTS = ("pretrain_static", "vanilla_long")  # methods that are nothing without the weights that they train
+_FIRST = [*UNSKIPPED, *TABLE1[1:4], "unified", "early_exit", "shortgpt", "ours", "random"]  # the order of the tables
 
 
 def titles(folder: Path) -> dict[str, str]:

@@ -29,7 +29,7 @@ DARK = {
     SECOND: "#c493b8", "#881dd9": "#b884f0", "#627435": "#94c456", "#464c00": "#b3ab5e", "#b8517b": "#e08bb0",
     "#662b28": "#c0817c", "#d92d5d": "#ff6b88", "#8a4f7e": "#c493b9", "#4f6d7a": "#8fb0bf", "#7d5a3c": "#c29b7a",
     "#3d6b4f": "#7fb596", "#e9a06a": "#f3bd93", "#75a23a": "#9ccb5f", "#1a5276": "#6fb3dd", "#6a5acd": "#a79cf0",
-    "#a0522d": "#d98b62",
+    "#a0522d": "#d98b62", "#4d2060": "#c9a0dc",
 }  # fmt: skip
 _SETTINGS: dict[str, Any] = {
     "font.family": ["DejaVu Sans", "Verdana", "Noto Sans CJK SC", "sans-serif"], "font.size": 9.5,

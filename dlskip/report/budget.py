@@ -16,6 +16,9 @@ from dlskip.report.view import View
 
 CHAIN = list(STAGES.values())  # directories of our method's training, in order
 _NAMES = {"vanilla": "fine-tuning", "ours": "mixer"}
+_OF_BASELINES = {
+    "vanilla_long": "fine-tuning, gone on with", "pretrain_static": "skip pretraining with given layers dropped",
+}  # fmt: skip
 _STARTS = {"vanilla": "", "ours": "rl"}  # all others: vanilla
 
 
@@ -90,11 +93,7 @@ def _part(params: Params, directory: str) -> str:
     """The name of what is trained in a directory."""
     _, folder, _, *inner = directory.split("/")
     if params.baselines.models(folder) != "none":
-        return (
-            "skip pretraining with given layers dropped"
-            if folder == "pretrain_static"
-            else "fine-tuning with layers dropped"
-        )
+        return _OF_BASELINES.get(folder, "fine-tuning with layers dropped")
     return (inner[0] if inner else _NAMES.get(folder, folder)).replace("_", " ")
 
 

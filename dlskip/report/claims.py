@@ -16,7 +16,7 @@ from dlskip.report.compare import NO_RANGE
 from dlskip.report.matched import common, curves, rivals
 from dlskip.report.stats import Condition, Drawn, Estimate, difference, estimate, paired_bleu
 from dlskip.report.table import NOT_REACHED, NOT_RUN, Table
-from dlskip.report.view import VANILLA, TaskGroup, View
+from dlskip.report.view import LONG, VANILLA, TaskGroup, View
 
 LEVEL = 0.05
 SAME = "not distinguishable"
@@ -85,7 +85,8 @@ def _averages(view: View) -> Iterator[Claim]:
         full, share = view.bootstrap.drawn(h.ours, tasks), view.share(h.ours, tasks)
         skipped = "" if math.isnan(share) else f" ({share:.0f} % skipped)"
         at = f"at {h.ours.setting.label()}{skipped}"
-        for run, how in ((VANILLA, f"{at} against nothing skipped"), (h.random, f"{at}, same measured share")):
+        nothing = f"{at} against nothing skipped"
+        for run, how in ((VANILLA, nothing), (LONG, nothing), (h.random, f"{at}, same measured share")):
             if run.method in view.methods:
                 yield _claim(view, run.method, group, how, full, view.bootstrap.drawn(run, tasks))
         for rival in sorted(rivals(view, tasks), key=lambda r: view.methods.index(r.method)):
@@ -109,7 +110,7 @@ def _translations(view: View) -> Iterator[Claim]:
     h = view.headline
     for group in (g for g in view.groups_and_tasks if g.tasks[0] in view.mt and len(g.tasks) == 1):
         task, share = group.tasks[0], view.share(h.ours, group.tasks)
-        runs = {m: run for m, run in (("vanilla", VANILLA), ("random", h.random)) if m in view.methods}
+        runs = {run.method: run for run in (VANILLA, LONG, h.random) if run.method in view.methods}
         if not math.isnan(share):
             runs |= {m: run for m in view.baselines if (run := view.nearest(m, share, [task]))}
         values, signature = _tests(view, task, runs)

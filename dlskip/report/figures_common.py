@@ -11,9 +11,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dlskip.methods.names import UNSKIPPED
 from dlskip.methods.names import title as method_title
 from dlskip.report import style
-from dlskip.report.view import VANILLA, Point, View
+from dlskip.report.view import LONG, VANILLA, Point, View
 
 BANDS = "band: one standard deviation over seeds"  # these two are said of more than one seed alone
 RANGE = "band: the range between seeds, around their mean"
@@ -61,15 +62,19 @@ def _size(marker: str) -> float:
 
 
 def unskipped(axes: Axes, view: View, tasks: Sequence[str], *, interval: bool = False) -> float:
-    """Vanilla's level as a line across, with its bootstrap interval if asked; returns it (NaN if not run)."""
-    level = float(view.quality(VANILLA, tasks).mean())
-    if not math.isnan(level):
-        look = style.look("vanilla")
-        axes.axhline(level, color=look["color"], linewidth=1.3, linestyle=look["linestyle"], zorder=2)
-        if interval:
-            band = view.bootstrap.mean(VANILLA, tasks)
-            axes.axhspan(band.low, band.high, color=look["color"], alpha=0.06, linewidth=0)
-    return level
+    """The level of vanilla as a line across, with its bootstrap interval if asked; returns it (NaN if not run).
+
+    A vanilla that was trained as long as ours has a line too.
+    """
+    levels = {run.method: float(view.quality(run, tasks).mean()) for run in (VANILLA, LONG)}
+    for method, level in levels.items():
+        if not math.isnan(level):
+            look = style.look(method)
+            axes.axhline(level, color=look["color"], linewidth=1.3, linestyle=look["linestyle"], zorder=2)
+    if interval and not math.isnan(levels["vanilla"]):
+        band = view.bootstrap.mean(VANILLA, tasks)
+        axes.axhspan(band.low, band.high, color=style.look("vanilla")["color"], alpha=0.06, linewidth=0)
+    return levels["vanilla"]
 
 
 def whiskers(axes: Axes, view: View, points: Sequence[Point], tasks: Sequence[str], colour: str) -> None:
@@ -126,12 +131,12 @@ def name_points(axes: Axes, named: Iterable[tuple[float, float, str, str]], belo
 def handles(methods: Sequence[str], *, lines: bool = True, absent: Sequence[str] = ()) -> list[Any]:
     """Legend entries, of lines or of points alone; ``absent``: those of the methods that were not run.
 
-    Vanilla is a line without a marker when it stands for a level.
+    A method that skips nothing is a line without a marker when it stands for a level.
     """
     entries = []
     for method in methods:
         look = style.look(method)
-        if method == "vanilla" and lines:
+        if method in UNSKIPPED and lines:
             look["marker"] = ""
         if not lines:
             look["linestyle"] = "none"

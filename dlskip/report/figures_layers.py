@@ -39,7 +39,7 @@ def per_method(view: View) -> Picture:
     """Skip rate of each layer by each method, at the setting whose share is nearest to the headline's."""
     found = [(group, p, said) for group in view.groups
              for p, said in phases(view, decodes=group.phase == "decode").items()]  # fmt: skip
-    methods = [m for m in view.compared if m != "vanilla"]
+    methods = view.skipping
     figure, grid = style.panels(len(found), 2, 7.6, 0.36 * len(methods) + 1.1, room=0.4)
     for axes, (group, phase, said) in zip(grid, found, strict=True):
         axes.set_title(f"{group.heading}\n{said}")

@@ -67,7 +67,9 @@ def pareto(view: View) -> Picture:
     for axes, (group, batch) in zip(grid, shown, strict=True):
         axes.set_title(f"{group.heading}\n{PHASES[group.phase].lower()}, {batch_label(batch)}")
         _plane(view, axes, group, batch)
-    methods = [m for m in view.compared if m != "random"]  # which was not timed
+    methods = [
+        m for m in view.compared if m not in ("random", "vanilla_long")
+    ]  # which take as long as ours and vanilla
     marks = handles(methods, lines=False, absent=_untimed(view, methods))
     if PER_SAMPLE in view.batches:
         marks.append(plt.Line2D([], [], marker="o", linestyle="none", **_HOLLOW, label="Ours, per sample"))
@@ -159,7 +161,7 @@ def speed(view: View) -> Picture:
     for axes, (phase, batch) in zip(grid, shown, strict=True):
         axes.set_title(f"{PHASES[phase]}, {batch_label(batch)}")
         _against_ideal(view, axes, phase, batch)
-    methods = [m for m in view.compared if m not in ("random", "vanilla")]
+    methods = [m for m in view.skipping if m != "random"]
     marks = handles(methods, lines=False, absent=_untimed(view, methods))
     marks.append(plt.Line2D([], [], color=style.INK, label="ideal: 1 / (1 − s)"))
     style.legend(figure, marks)
@@ -179,7 +181,7 @@ def speed(view: View) -> Picture:
 
 def _against_ideal(view: View, axes: Axes, phase: str, batch: BatchRule) -> None:
     most = 0.0
-    for method in (m for m in view.compared if m != "vanilla"):
+    for method in view.skipping:
         runs = view.conditions(method, batch)
         points = [(view.speed(run, f"skip_{phase}"), view.speed(run, f"speedup_{phase}")) for run in runs]
         points = [p for p in points if not math.isnan(p[0] + p[1])]

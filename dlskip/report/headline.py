@@ -10,7 +10,7 @@ from typing import Any
 from dlskip.methods.names import title
 from dlskip.report.matched import common, curves, rivals
 from dlskip.report.stats import Condition, Estimate, difference, estimate
-from dlskip.report.view import MIN_SKIP, VANILLA, TaskGroup, View, batch_label
+from dlskip.report.view import LONG, MIN_SKIP, VANILLA, TaskGroup, View, batch_label
 
 
 def metrics(views: Sequence[View]) -> dict[str, Any]:
@@ -24,7 +24,8 @@ def _metrics(view: View) -> dict[str, Any]:
     result: dict[str, Any] = {
         "headline": {"threshold": h.ours.setting.number, "chosen_on_these_rows": float(h.chosen_on == "test")}
     }
-    for name, run in (("vanilla", VANILLA), ("ours", h.ours), ("random", h.random), ("ours_full_depth", h.full)):
+    named = {"vanilla": VANILLA, "vanilla_long": LONG, "ours": h.ours, "random": h.random, "ours_full_depth": h.full}
+    for name, run in named.items():
         values = {
             "nlu_f1": view.one(run, "f1_macro", view.nlu), "mt_bleu": view.one(run, "bleu", view.mt),
             "skip_ratio": view.share(run, view.tasks) / 100, "nlu_skip_ratio": view.share(run, view.nlu) / 100,

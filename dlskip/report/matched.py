@@ -95,7 +95,7 @@ def curve(view: View, method: str, tasks: Sequence[str], batch: BatchRule | None
 
 def curves(view: View, tasks: Sequence[str]) -> dict[str, Curve]:
     """The curve of every method of the main tables that skips layers."""
-    return {method: curve(view, method, tasks) for method in view.compared if method != "vanilla"}
+    return {method: curve(view, method, tasks) for method in view.skipping}
 
 
 def common(curves: Iterable[Curve]) -> tuple[float, float] | None:

@@ -28,6 +28,7 @@ Dashes = str | tuple[float, tuple[float, ...]]
 # A colour, a marker and a kind of line per method: in grey, or to a reader who sees fewer hues, the latter two remain.
 _LOOKS: dict[str, tuple[str, str, Dashes]] = {
     "vanilla": (VANILLA, "*", (0, (5, 3))),
+    "vanilla_long": ("#4d2060", ">", (0, (1, 2))),
     "skip_decode": ("#881dd9", "v", (0, (6, 2, 1, 2))),
     "static": ("#627435", "s", "-"),
     "pretrain_static": ("#464c00", "D", (0, (4, 1.5))),

@@ -19,7 +19,7 @@ from dlskip.report import headline as headlines
 from dlskip.report.matched import Rival, rivals
 from dlskip.report.stats import Condition, difference
 from dlskip.report.table import NOT_REACHED, NOT_RUN, Table, spread
-from dlskip.report.view import TIMED, VANILLA, View, batch_label, short
+from dlskip.report.view import LONG, TIMED, VANILLA, View, batch_label, short
 
 
 def build(views: Sequence[View], said: Sequence[claims.Claim]) -> list[Table]:
@@ -40,7 +40,8 @@ def headline(views: Sequence[View]) -> Table:
     rows: list[list[Any]] = []
     for view in views:
         h = view.headline
-        named = [("Vanilla", VANILLA), ("Ours, nothing skipped", h.full), ("Ours", h.ours), (title("random"), h.random)]
+        named = [(title(run.method), run) for run in (VANILLA, LONG) if run.method in ("vanilla", *view.unskipped)]
+        named += [("Ours, nothing skipped", h.full), ("Ours", h.ours), (title("random"), h.random)]
         for name, run in named:
             row: list[Any] = [view.backbone, name, _setting(run)]
             timed = not run.setting.full_depth and run.method != "random"  # which takes as long as ours does
@@ -130,7 +131,7 @@ def measured_speed(views: Sequence[View]) -> Table:
     """Table 6, which the paper lacks: prefill and decoding, timed apart, beside the layers that ran."""
     rows: list[list[Any]] = []
     for view in views:
-        for method in (m for m in view.compared if m != "random"):
+        for method in (m for m in view.compared if m not in ("random", "vanilla_long")):  # as ours, and as vanilla
             batches = [*view.timed_batches, *([PER_SAMPLE] if method == "ours" else [])]
             for run in (run for batch in batches for run in view.conditions(method, batch)):
                 row: list[Any] = [view.backbone, title(method), batch_label(run.batch), _setting(run)]
@@ -157,7 +158,8 @@ def glue_metrics(views: Sequence[View]) -> Table:
     for view in views:
         h = view.headline
         for task in view.nlu:
-            named: dict[str, Condition | None] = {"vanilla": VANILLA, "ours": h.ours, "random": h.random}
+            named: dict[str, Condition | None] = {m: VANILLA._replace(method=m) for m in view.unskipped}
+            named |= {"ours": h.ours, "random": h.random}
             share = view.share(h.ours, [task])
             for method, run in (named | {m: view.nearest(m, share, [task]) for m in view.baselines}).items():
                 entries: list[Any] = [np.nan] * (1 + len(metrics))

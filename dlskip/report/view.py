@@ -12,6 +12,7 @@ import pandas as pd
 
 from dlskip.data.tasks import TASKS
 from dlskip.methods import settings
+from dlskip.methods.names import UNSKIPPED
 from dlskip.methods.settings import FULL, KNOBS, PER_SAMPLE, BatchRule, Setting
 from dlskip.report.collect import Collected
 from dlskip.report.stats import Bootstrap, Condition
@@ -19,6 +20,7 @@ from dlskip.report.stats import Bootstrap, Condition
 VANILLA = Condition("vanilla", FULL, PER_SAMPLE)
 TIMED = "timing"  # the "task" of speed measurements
 _PERCENT = {"f1_macro", "accuracy", "f1", "mcc", "invalid_rate", "skip_ratio", "skip_prefill", "skip_decode"}
+LONG = VANILLA._replace(method="vanilla_long")
 MIN_SKIP = 25.0  # %, of the headline setting
 
 
@@ -83,7 +85,8 @@ class View:
     """One backbone's results.
 
     ``methods`` are those of the grid in its order, with ``random`` after ``ours``; ``ablations`` are among them.
-    ``compared`` are all others, ``baselines`` those of them that ours is compared with at its share.
+    ``compared`` are all others: ``unskipped`` those that run every layer, ``skipping`` the rest of them, and
+    ``baselines`` those that ours is compared with at its share.
 
     Values are in % (BLEU and chrF as they are, speed-up as a factor) and come as a Series indexed by seed, with the
     seeds that ran; empty if none did.
@@ -103,7 +106,9 @@ class View:
         self.methods = [m for named in params.grid.methods for m in ([named, "random"] if named == "ours" else [named])]
         self.ablations = [m for m in self.methods if m in params.grid.ablations]
         self.compared = [m for m in self.methods if m not in self.ablations]  # in the main tables
-        self.baselines = [m for m in self.compared if m not in ("vanilla", "ours", "random")]
+        self.unskipped = [m for m in self.compared if m in UNSKIPPED]
+        self.skipping = [m for m in self.compared if m not in UNSKIPPED]
+        self.baselines = [m for m in self.skipping if m not in ("ours", "random")]
         variants = params.ablations.variants
         self.priced = [name for name in self.ablations if variants[name].set.get("model", {}).get("prices")]
         rows = found.results[found.results["backbone"] == backbone]
@@ -155,7 +160,7 @@ class View:
 
     def settings(self, method: str) -> list[Setting]:
         """The settings that a method skips layers at: thresholds, prices, or the shares asked for."""
-        if method == "vanilla":
+        if method in UNSKIPPED:
             return [FULL]
         if method not in ("ours", "random", *self.ablations):
             return settings.shares(self.found.params.evaluate.shares)

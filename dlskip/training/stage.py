@@ -22,6 +22,11 @@ from dlskip.training import checkpoint
 from dlskip.training.loop import Step, TrainingRun, finish, total_steps, train
 
 
+def tokens_of(train: Train, examples: Sequence[Encoded], pad: int, seed: int) -> int:
+    """Input tokens of a run's batches, over all processes, padding left out."""
+    return Batches(examples, pad, train.batch, seed).tokens(total_steps(train, len(examples)))
+
+
 class TrainingStage:
     """One training run of one backbone and seed.
 
@@ -86,7 +91,7 @@ class TrainingStage:
             started=self.started,
             training={
                 "steps": steps, "rows": steps * self.train.batch, "lr": self.train.lr,
-                "tokens": Batches(examples, pad, self.train.batch, self.seed).tokens(steps),
+                "tokens": tokens_of(self.train, examples, pad, self.seed),
             },
         )  # fmt: skip
         finish(run)

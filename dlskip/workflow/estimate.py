@@ -5,15 +5,17 @@ What trained controllers skip is not known before they are trained: they are rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dlskip.config import Params, varied
+from dlskip.methods.names import UNSKIPPED
 from dlskip.methods.settings import PER_SAMPLE, BatchRule, batch_rules
 
 Key = tuple[str, str, str]  # a trial: its kind, of what (a method, a baseline and its share), and the backbone
 Policy = str | float  # `full`, `ours`, or the share of layers that is cut
 TWO_STUDENTS = 7 / 4  # of a step's time, where a teacher has two students: its pass, and theirs with their gradients
+CHAIN = ("finetune", "adapter_init", "skip_pretrain", "rl", "mixer")  # what ours has gone through
 NOT_TRIED = {"results": 10.0, "figures": 60.0}  # seconds of what reads all results, of which there are none yet
 
 
@@ -87,6 +89,8 @@ class Estimator:
                 return [("_".join(step), "", backbone)] if trained else []
             case ["train", "baselines"]:
                 return [(stage, f"{method}-{share}", backbone) for share in (min(self.shares), max(self.shares))]
+            case ["train", "once"] if method == "vanilla_long":
+                return [(of_ours, "", backbone) for of_ours in CHAIN]
             case ["train", "once"]:
                 return [("train_baselines", f"{method}-{min(self.shares)}", backbone)]
             case ["evaluate" | "speed" as kind, *_]:
@@ -115,24 +119,31 @@ class Estimator:
         elif stage.startswith("speed"):
             seconds = self._speed(item, tried[0])
         else:
-            steps = tried[0].steps
-            if stage.startswith("ablations_"):
-                variant = varied(self.params, self.params.ablations.variants[item])
-                steps = getattr(variant, stage.removeprefix("ablations_")).train.steps or steps
-            if stage == "train_once":
-                steps = round(steps * TWO_STUDENTS)
+            steps = self._steps(stage, item, tried)
             seconds, *more = (one.seconds + steps * one.step for one in tried)
-            for at_most in more if min(self.shares) < max(self.shares) else ():  # a baseline that trains for a share
+            shares = stage == "train_baselines" and min(self.shares) < max(self.shares)
+            for at_most in more if shares else ():  # tried for the least and the most layers
                 part = float(item.rpartition("-")[2]) - min(self.shares)
                 seconds += (at_most - seconds) * part / (max(self.shares) - min(self.shares))
         return Cost(overhead + seconds, max(one.memory for one in tried), max(one.disk for one in tried))
+
+    def _steps(self, stage: str, item: str, tried: Sequence[Trial]) -> float:
+        """Steps like those of the first trial that a stage's training takes as long as."""
+        steps = tried[0].steps
+        if stage.startswith("ablations_"):
+            variant = varied(self.params, self.params.ablations.variants[item])
+            return float(getattr(variant, stage.removeprefix("ablations_")).train.steps or steps)
+        if stage == "train_once" and item == "vanilla_long":  # for all stages but the fine-tuning that it goes on with
+            rows = (one.steps * getattr(self.params, of).train.batch for of, one in zip(CHAIN, tried, strict=True))
+            return float(sum(list(rows)[1:])) / self.params.finetune.train.batch
+        return steps * TWO_STUDENTS if stage == "train_once" else steps
 
     def _learned(self, method: str) -> bool:
         return method == "ours" or method in self.params.grid.ablations
 
     def _policies(self, method: str) -> list[Policy]:
         """The settings that a method is evaluated at."""
-        if method == "vanilla":
+        if method in UNSKIPPED:
             return ["full"]
         if not self._learned(method):
             return [*(["full"] if method in self.params.grid.borrowed else []), *self.shares]
@@ -159,7 +170,7 @@ class Estimator:
                 if batches:
                     prompt, step = tried.pass_of(kind, rows, policy, max(self.shares))
                     seconds += batches * prompt + steps * step
-        return seconds
+        return seconds * (config.beams if kind == "mt" else 1)  # each prompt is searched alone, by so many rows
 
     def _speed(self, method: str, tried: Trial) -> float:
         config, prepared = self.params.speed, self.params.prepare

@@ -14,6 +14,7 @@ import pandas as pd
 from dlskip import config
 from dlskip.data.tasks import TASKS, Task
 from dlskip.evaluation.metrics import mt_metrics, nlu_metrics
+from dlskip.methods.names import UNSKIPPED
 from dlskip.methods.settings import (
     FULL,
     PER_SAMPLE,
@@ -38,10 +39,10 @@ WORDS = {
 }
 HOSTILE = "<script>alert('x')</script>|[a](javascript:b)"  # what a name, a device or a trace may hold
 METHODS = [
-    "vanilla", "skip_decode", "static", "pretrain_static", "unified", "early_exit", "shortgpt", "ours", "no_mixer",
-    "no_mixer_no_sampling",
+    "vanilla", "vanilla_long", "skip_decode", "static", "pretrain_static", "unified", "early_exit", "shortgpt", "ours",
+    "no_mixer", "no_mixer_no_sampling",
 ]  # fmt: skip
-BASELINES, ABLATIONS = METHODS[1:7], METHODS[8:]
+BASELINES, ABLATIONS = METHODS[2:8], METHODS[9:]
 TRAINED = ["static", "pretrain_static"]
 LOSS = {"random": 0.9, "ours": 0.3, "static": 0.35, "unified": 0.5}  # of accuracy, per share skipped
 
@@ -55,12 +56,13 @@ def parameters(**grid: Any) -> config.Params:
     methods = grid.pop("methods", METHODS)
     made = {
         "own": ["vanilla", "ours"],
-        "baselines": BASELINES,
+        "baselines": METHODS[1:8],
         "trained": TRAINED,
         "ablations": ABLATIONS,
-        "timed": METHODS[:8],
+        "trained_once": METHODS[1:2],
+        "timed": ["vanilla", *METHODS[2:9]],
     }
-    data["grid"] = {"backbones": ["smollm2"], "seeds": [0], "trained_once": [], "borrowed": []} | grid
+    data["grid"] = {"backbones": ["smollm2"], "seeds": [0], "borrowed": []} | grid
     data["grid"] |= {key: [m for m in listed if m in methods] for key, listed in made.items()}
     data["backbones"]["other"] = {"source": "tiny-llama"}
     return config.validate(data)
@@ -81,6 +83,8 @@ def write_world(root: Path, params: config.Params, n: int = 40) -> None:
                 _speed(root / "speeds" / method / pair, params, method, {"backbone": backbone, "seed": seed})
             for folder in ("vanilla", "adapter_init", "skip_pretrain", "rl", "ours"):
                 _training(root / "artifacts" / folder / pair, seed, alarm=folder == "rl")
+            for name in params.grid.trained_once:
+                _training(root / "artifacts" / name / pair / "all", seed)
             for name in params.grid.trained:
                 for share in params.evaluate.shares:
                     _training(root / "artifacts" / name / pair / str(share), seed)
@@ -122,8 +126,8 @@ def _training(out: Path, seed: int, *, alarm: bool = False) -> None:
 def _cases(params: config.Params, method: str, task: Task) -> Iterator[tuple[str, Setting, BatchRule, float]]:
     """(method, setting, batch, share skipped)."""
     evaluate = params.evaluate
-    if method == "vanilla":
-        yield "vanilla", FULL, PER_SAMPLE, 0.0
+    if method in UNSKIPPED:
+        yield method, FULL, PER_SAMPLE, 0.0
     elif method in BASELINES or borrowed(method):
         if borrowed(method):
             yield method, FULL, PER_SAMPLE, 0.0

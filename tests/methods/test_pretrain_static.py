@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from dlskip.config import PretrainStatic
+from dlskip.data.batches import collate
 from dlskip.errors import DlskipError
 from dlskip.evaluation.evaluate import evaluate
 from dlskip.inference.scoring import target_logits
@@ -83,6 +84,19 @@ def test_one_model_sees_two_sets_of_each_example(skipping: Any, ragged: Any, mon
     kls = kl(teacher, first) + kl(teacher, second) + kl(first, second)
     ce = sum(F.nll_loss(s, batch.targets, reduction="none") for s in (first, second)) / 2
     torch.testing.assert_close(loss.detach(), ((0.7 * kls + ce) * batch.weight).sum(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sets", [SETS[:1], SETS], ids=["one", "two"])
+def test_packed_examples_have_the_loss_of_examples_apart(sets: list[list[int]], skipping: Any, examples: Any) -> None:
+    model, _ = skipping(lora=True)
+    step, rows = UnderSets(model, Sets(skipped=sets), section()), examples(*LENGTHS)
+    losses = []
+    for packing in (None, 10):
+        batch = collate(rows, 2, packing)
+        assert batch.packed == (packing is not None)
+        torch.manual_seed(5)  # of the sets that are drawn
+        losses.append(step(batch, 0, 0.0)[0])
+    torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ def test_curves_name_their_stage_and_variant(built):
     found = set(curves[["stage", "variant", "share"]].itertuples(index=False, name=None))
     assert found == {
         *((stage, "", 0) for stage in collect.STAGES),
+        ("vanilla_long", "", 0),
         *((name, "", share) for name in TRAINED for share in params.evaluate.shares),
         ("rl", "no_mixer_no_sampling", 0),
     }

@@ -34,13 +34,15 @@ PLUMBING = {
 }
 # What ${item.method} may be. `borrowed` lists the files of all methods that it may name.
 METHODS = {
-    "baselines": names.baselines(), "train_baselines": ["static", "pretrain_static"], "train_once": ["pretrain_static"],
+    "baselines": names.baselines(), "train_baselines": ["static", "pretrain_static"],
+    "train_once": ["pretrain_static", "vanilla_long"],
     "borrowed": [name for name in names.baselines() if name not in names.OWN_WEIGHTS],
 }  # fmt: skip
 # Modules that are looked up by name. `evaluate` looks methods up too, but a plan holds its code's hash.
 LOOKED_UP = {stage: [f"dlskip.methods.{name}" for name in listed] for stage, listed in METHODS.items()}
 # What a method reads elsewhere than in that stage: a model is trained for one share, not for those of the plan.
-NOT_READ = {"train_baselines": {"evaluate.shares"}}
+LENGTHS = {f"{stage}.train" for stage in ("finetune", "adapter_init", "skip_pretrain", "rl", "mixer")}
+NOT_READ = {"train_baselines": {"evaluate.shares"}, "baselines": {*LENGTHS, "skip_pretrain.init"}}
 LOOKED_UP |= {f"ablations_{step}": [f"dlskip.steps.{module}"] for step, module in STEPS.items()}
 
 

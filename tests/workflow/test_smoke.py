@@ -29,7 +29,7 @@ def test_every_stage_runs(finished: tuple[Scratch, str]) -> None:
     scratch, log = finished
     stages = scratch.stages()
     assert sorted(ran(log)) == sorted(stages)
-    assert len(stages) == 54
+    assert len(stages) == 58
     assert "Warning" not in log
     assert not list((scratch.root / ".resume").glob("*")), "finished runs leave no checkpoints"
 
