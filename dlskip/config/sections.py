@@ -259,7 +259,17 @@ class Evaluate(Section):
     per_sample_batch: int = Field(ge=1, description="rows per batch for vanilla, random and per_sample")
     random_control: bool
     max_new_tokens: int = Field(ge=1, description="longest translation")
+    beams: int = Field(ge=1, description="of translations; 1: greedy. Understanding tasks choose among their labels")
     traces: int = Field(ge=0, description="sentences per translation task whose per-token depth is kept")
+
+    @model_validator(mode="after")
+    def _beams_are_rows_of_their_own(self) -> Evaluate:
+        if self.beams > 1 and (together := [batch for batch in self.batches if batch in (8, 16)]):
+            raise ValueError(
+                f"beams: {self.beams} goes with batches 1 and per_sample alone: a prompt is searched by itself, so a "
+                f"batch of {together[0]} cannot decide as one"
+            )
+        return self
 
 
 class Figures(Section):

@@ -18,6 +18,7 @@ from dlskip.data.io import DATA, Example, data_sha256, read_split
 from dlskip.data.tasks import TASKS
 from dlskip.evaluation.deployed import Deployed, deploy
 from dlskip.evaluation.records import Case, Outcome, Records, Split
+from dlskip.inference.beams import beam_search
 from dlskip.inference.decode import Decoded, decode
 from dlskip.methods import random, registry
 from dlskip.methods.base import Method
@@ -112,14 +113,17 @@ class Evaluator:
         order = list(range(len(encoded)))
         if case.batch == PER_SAMPLE or case.setting.full_depth:  # rows do not decide together: by length, to pad less
             order.sort(key=lambda row: len(encoded[row].prompt))
+        ends = {"eos": int(tokenizer.eos_token_id), "pad": int(tokenizer.pad_token_id), "max_new_tokens": longest}
         decoded: dict[int, Decoded] = {}
         with deployed.skipper.using(case.policy):
+            if definition.kind == "mt" and self.params.evaluate.beams > 1:
+                prompts, beams = [e.prompt for e in encoded], self.params.evaluate.beams
+                return Outcome(beam_search(deployed.model, deployed.skipper, prompts, beams=beams, **ends))
             for start in range(0, len(order), case.size):
                 rows = order[start : start + case.size]
                 found = decode(
                     deployed.model, deployed.skipper, [encoded[row].prompt for row in rows],
-                    eos=int(tokenizer.eos_token_id), pad=int(tokenizer.pad_token_id), max_new_tokens=longest,
-                    answers=answers,
+                    answers=answers, **ends,
                 )  # fmt: skip
                 decoded |= zip(rows, found, strict=True)
         return Outcome([decoded[row] for row in range(len(encoded))])

@@ -22,15 +22,19 @@ class Decoded:
     """What one prompt became.
 
     ``runs`` holds one (L,) bool row per forward that this prompt took part in: the prompt's own decision first, then
-    one per generated token that was fed back.
+    one per generated token that was fed back. ``computed`` is what ``layer_tokens`` returns, where more was computed
+    than these tokens' layers: other beams.
     """
 
     prompt_tokens: int
     tokens: list[int] = field(default_factory=list)
     runs: list[Tensor] = field(default_factory=list)
+    computed: tuple[int, int, int, int] | None = None
 
     def layer_tokens(self) -> tuple[int, int, int, int]:
         """(skipped, all) layer applications of the prompt's tokens, and of the decoded tokens."""
+        if self.computed is not None:
+            return self.computed
         layers = len(self.runs[0])
         prompt = self.prompt_tokens * int((~self.runs[0]).sum())
         decoded = sum(int((~r).sum()) for r in self.runs[1:])

@@ -124,7 +124,7 @@ class Trace:
         found: list[TracedToken] = []
         for i, ids in enumerate(sequences.tolist()):
             beams = [i] * len(passes) if beam_indices is None else beam_indices[i].tolist()
-            tokens = zip(ids, _of_row(passes, beams), strict=False)
+            tokens = zip(ids, runs_of_row(passes, beams), strict=False)
             ran = [(token, runs) for token, runs in tokens if runs is not None]
             found += [
                 TracedToken(i, position, token, str(tokenizer.decode([token])), tuple(runs))
@@ -156,7 +156,7 @@ class Trace:
         )
 
 
-def _of_row(passes: Sequence[Traced], beams: Sequence[int]) -> Iterator[list[bool] | None]:
+def runs_of_row(passes: Sequence[Traced], beams: Sequence[int]) -> Iterator[list[bool] | None]:
     """The layers that each token of a sequence ran, token by token; None for padding.
 
     The k-th pass's scores chose the k-th new token in row ``beams[k]``, which is where the sequence stood then; -1

@@ -26,6 +26,12 @@ def sizes(view: View, tasks: Sequence[str]) -> str:
     return "; n = " + ", ".join(f"{short(t)} {view.n.get(t, NOT_RUN)}" for t in tasks)
 
 
+def decoding(views: Sequence[View]) -> str:
+    """How translations were made."""
+    beams = views[0].found.params.evaluate.beams
+    return "Greedy decoding." if beams == 1 else f"Beam search with {beams} beams; skipped shares are of all beams."
+
+
 def intervals(views: Sequence[View]) -> str:
     """What the intervals are and what they cannot say."""
     seeds = len(views[0].found.params.grid.seeds)

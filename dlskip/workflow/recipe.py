@@ -1,8 +1,8 @@
 """Recipes: small override files applied onto the default parameters.
 
 The default is params.yaml itself, as long as it says ``recipe: embedded``; a recipe lists only the keys that differ
-from it. When another recipe is applied, the default is put aside in params.default.yaml, with all that was changed in
-it by hand, and ``embedded`` brings it back.
+from it, or from the recipe that it is ``on``. When another recipe is applied, the default is put aside in
+params.default.yaml, with all that was changed in it by hand, and ``embedded`` brings it back.
 
     dlskip pipeline recipe glue prepare.path=/data/nlp
 """
@@ -87,16 +87,14 @@ def render(name: str, default: str, overrides: dict[str, Any] | None = None, dir
     Raises:
         DlskipError: Unknown recipe, or an invalid result (unknown keys included).
     """
-    path = directory / f"{name}.yaml"
-    if name != DEFAULT and not path.is_file():
-        raise DlskipError(f"no recipe {name!r}", where=str(directory), mend=f"one of {', '.join(names(directory))}")
+    changes = _changes(name, directory)
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True  # no line is folded, as in the default
     yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(_NULL, "null"))
     params = yaml.load(default)
-    if name != DEFAULT:
-        _merge(params, config.read_yaml(path))
-        params["recipe"] = name
+    for one in changes:
+        _merge(params, one)
+    params["recipe"] = name if changes else params["recipe"]
     for dotted, value in (overrides or {}).items():
         nested: Any = value
         for part in reversed(dotted.split(".")):
@@ -104,6 +102,20 @@ def render(name: str, default: str, overrides: dict[str, Any] | None = None, dir
         _merge(params, nested, replace=False)
     config.validate(YAML(typ="safe", pure=True).load(_dump(yaml, params)), f"recipe {name}")
     return default if name == DEFAULT and not overrides else _dump(yaml, params)
+
+
+def _changes(name: str, directory: Path) -> list[dict[str, Any]]:
+    """What a recipe changes: first that of the recipe that it is ``on``, if it names one."""
+    if name == DEFAULT:
+        return []
+    path = directory / f"{name}.yaml"
+    if not path.is_file():
+        raise DlskipError(f"no recipe {name!r}", where=str(directory), mend=f"one of {', '.join(names(directory))}")
+    own = config.read_yaml(path)
+    below = own.pop("on", DEFAULT)
+    if below == name:
+        raise DlskipError("is on itself", where=str(path), mend="name another recipe, or leave `on` out")
+    return [*_changes(below, directory), own]
 
 
 def _dump(yaml: YAML, params: Any) -> str:

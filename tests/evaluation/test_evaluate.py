@@ -106,3 +106,23 @@ def test_learned_settings_are_run_on_validation_rows_too(params: Params, skippin
     assert set(kept) == reported and len(kept) == 5 * len(reported)
     baseline = Evaluator(params, Vanilla(), ["de-en"], records, seed=0)
     assert list(baseline.rules) == ["test"]
+
+
+def test_translations_are_searched_with_beams_and_answers_are_not(params: Params, skipping: Any) -> None:
+    changes = {"batches": [1, "per_sample"], "beams": 3}
+    beams = evaluated(params.model_copy(update={"evaluate": params.evaluate.model_copy(update=changes)}), skipping)
+    greedy = evaluated(params, skipping)
+
+    def said(records: Records, task: str) -> list[tuple[Any, ...]]:
+        kept = [p for p in records.predictions if p["method"] == "ours" and p["batch"] == "1" and p["task"] == task]
+        return [(setting(p), p["id"], p["prediction"], p["skipped"]) for p in kept]
+
+    assert said(beams, "acceptability") == said(greedy, "acceptability")
+    assert said(beams, "de-en") != said(greedy, "de-en")
+    assert [(one[:2], one[3]) for one in said(beams, "de-en")] == [
+        (one[:2], one[3]) for one in said(greedy, "de-en")
+    ], "the prompt decides once, and alike in every beam"
+    alone = [p for p in beams.predictions if p["task"] == "de-en" and p["method"] == "ours"]
+    assert [p | {"batch": ""} for p in alone if p["batch"] == "1"] == [
+        p | {"batch": ""} for p in alone if p["batch"] == "per_sample"
+    ]

@@ -92,6 +92,9 @@ BAD = [
     ("mixer.share", None, "give both rl.share and mixer.share, or null for both"),
     ("ablations.variants.no_mixer.set", {"rl": {"share": None}},
      "ablations.variants.no_mixer: give both rl.share and mixer.share, or null for both"),
+    ("evaluate", DEFAULT["evaluate"] | {"beams": 4, "batches": [1, 8]},
+     "evaluate: beams: 4 goes with batches 1 and per_sample alone: a prompt is searched by itself, so a batch of 8"),
+    ("evaluate.beams", 0, "evaluate.beams: Input should be greater than or equal to 1 (got 0)"),
     ("evaluate.shares", [0.5, 1.0], "evaluate.shares.1: Input should be less than 1 (got 1.0)"),
     # a deleted key, numbers out of range, what stands twice, and names of nothing
     ("rl.price", GONE, "rl.price: is missing"),

@@ -160,6 +160,21 @@ def test_malformed_changes_are_usage_errors(there, capsys, argument):
     assert (there / "params.yaml").read_bytes() == before
 
 
+def test_a_recipe_on_another_begins_with_what_that_one_changes(there):
+    paper, own = apply("paper").model_dump(), apply("opt-1.3b").model_dump()
+    assert own["recipe"] == "opt-1.3b" and own["rl"] == paper["rl"] and own["grid"]["seeds"] == paper["grid"]["seeds"]
+    assert set(recipe.differences(paper, own)) <= {
+        "recipe", *(f"grid.{key}" for key in ("backbones", "baselines", "trained", "ablations", "timed")),
+        *(f"backbones.{name}" for name in (*paper["backbones"], *own["backbones"])), "prepare.nlu", "prepare.mt",
+    }  # fmt: skip
+    (there / "recipes" / "round.yaml").write_text("on: round\n")
+    with pytest.raises(SystemExit, match=r"round\.yaml: is on itself"):
+        apply("round")
+    (there / "recipes" / "lost.yaml").write_text("on: papre\n")
+    with pytest.raises(SystemExit, match="no recipe 'papre'"):
+        apply("lost")
+
+
 def test_recipe_files_that_are_broken(there):
     (there / "recipes" / "bad.yaml").write_text("rl: {entropy: [}")
     with pytest.raises(SystemExit, match=r"bad\.yaml: not valid YAML"):
