@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationConfig
 
 from dlskip.errors import DlskipError
 from dlskip.inference.decode import Decoded
@@ -22,7 +21,7 @@ def beam_search(
 ) -> list[Decoded]:  # fmt: skip
     """Decodes prompts one after the other under the skipper's current policy; each beam decides for itself.
 
-    The search is that of ``generate()``, with the length penalty that it has by itself.
+    The search is that of ``generate()``, with all that the model's ``generation_config`` asks for.
 
     Examples:
         >>> from dlskip.skip import skipper_of
@@ -44,17 +43,17 @@ def beam_search(
     Raises:
         DlskipError: The counted layer executions differ from the policy's decisions.
     """
-    config = GenerationConfig(
-        num_beams=beams, do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=pad,
-        return_dict_in_generate=True, output_scores=True,
-    )  # fmt: skip
+    options = {
+        "num_beams": beams, "do_sample": False, "max_new_tokens": max_new_tokens, "eos_token_id": eos,
+        "pad_token_id": pad, "return_dict_in_generate": True, "output_scores": True,
+    }  # fmt: skip
     generate: Any = model.generate
     results = []
     for prompt in prompts:
         ids = torch.tensor([prompt], device=next(model.parameters()).device)
         skipper.reset_counter()
         with trace(model) as report:
-            found = generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+            found = generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
         ran, every = [int(p.ran.sum()) for p in report.passes], [p.ran.numel() for p in report.passes]
         if sum(skipper.counter.ran) != sum(ran):
             raise DlskipError(
