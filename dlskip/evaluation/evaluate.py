@@ -113,17 +113,20 @@ class Evaluator:
         order = list(range(len(encoded)))
         if case.batch == PER_SAMPLE or case.setting.full_depth:  # rows do not decide together: by length, to pad less
             order.sort(key=lambda row: len(encoded[row].prompt))
-        ends = {"eos": int(tokenizer.eos_token_id), "pad": int(tokenizer.pad_token_id), "max_new_tokens": longest}
+        eos, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
         decoded: dict[int, Decoded] = {}
         with deployed.skipper.using(case.policy):
             if definition.kind == "mt" and self.params.evaluate.beams > 1:
-                prompts, beams = [e.prompt for e in encoded], self.params.evaluate.beams
-                return Outcome(beam_search(deployed.model, deployed.skipper, prompts, beams=beams, **ends))
+                found = beam_search(
+                    deployed.model, deployed.skipper, [e.prompt for e in encoded], beams=self.params.evaluate.beams,
+                    eos=eos, pad=pad, max_new_tokens=longest,
+                )  # fmt: skip
+                return Outcome(found)
             for start in range(0, len(order), case.size):
                 rows = order[start : start + case.size]
                 found = decode(
                     deployed.model, deployed.skipper, [encoded[row].prompt for row in rows],
-                    answers=answers, **ends,
+                    eos=eos, pad=pad, max_new_tokens=longest, answers=answers,
                 )  # fmt: skip
                 decoded |= zip(rows, found, strict=True)
         return Outcome([decoded[row] for row in range(len(encoded))])

@@ -1,4 +1,4 @@
-"""Backbones by name: the packaged SmolLM2, tiny random models of each family, local directories and hub ids.
+"""Backbones by name: packaged models (SmolLM2, Gemma 3), tiny random ones, local directories and hub ids.
 
 ``materialise`` is the pipeline's ``backbone`` stage; everything else loads what it left in ``models/<name>/``. Only
 safetensors are read, and remote code is off unless the parameters ask for it.
@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from transformers import (
 
 from dlskip.config import Backbone
 from dlskip.errors import DlskipError, needs
+from dlskip.models import gemma
 from dlskip.models.tiny import tiny, tiny_tokenizer
 
 MODELS = Path("models")
@@ -56,7 +58,10 @@ def materialise(name: str, spec: Backbone, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     dtype = dtype_of(spec.dtype)
     if spec.source == SMOLLM2:
-        info = _materialise_smollm2(out, dtype)
+        info = _dequantise(out, dtype, SMOLLM2_PACKAGE, *gguf_file(), "Apache-2.0")
+    elif spec.source == gemma.SOURCE:
+        with TemporaryDirectory() as scratch:
+            info = _dequantise(out, dtype, gemma.PACKAGE, *gemma.assemble(Path(scratch)), gemma.LICENCE)
     elif spec.source.startswith("tiny-"):
         model: Any = tiny(spec.source.removeprefix("tiny-"))
         model.to(dtype).save_pretrained(out)
@@ -90,8 +95,10 @@ def gguf_file() -> tuple[str, Path]:
     return package.version, Path(str(package.locate_file(found[0])))
 
 
-def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
-    version, file = gguf_file()
+def _dequantise(
+    out: Path, dtype: torch.dtype, package: str, version: str, file: Path, licence: str
+) -> dict[str, Any]:  # fmt: skip
+    """Writes the model and the tokenizer of a package's GGUF file, and returns what ``source.json`` says of them."""
     with _header_read_once():
         model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
@@ -104,10 +111,10 @@ def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
     tokenizer.save_pretrained(out)
     return {
         "kind": "stored",
-        "package": f"{SMOLLM2_PACKAGE}=={version}",
+        "package": f"{package}=={version}",
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "licence": "Apache-2.0",
+        "licence": licence,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
@@ -211,5 +218,10 @@ def load_backbone(
         ) from error  # fmt: skip
     if not quantize:
         model.to(device)
+    for module in model.modules():
+        # On such a CPU the first pass without a gradient would repack 4-bit weights for good, and no gradient goes
+        # through these any more: what is trained after a measurement on held-out rows would learn nothing there.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
     return model.eval(), tokenizer

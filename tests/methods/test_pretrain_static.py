@@ -105,7 +105,11 @@ def test_its_models_are_trained_planned_and_evaluated(
     models: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For each share one that knows its layers alone, or one that has seen them all."""
-    once = {"grid__trained": ["static"], "grid__trained_once": ["pretrain_static"]} if models == "one" else {}
+    once = (
+        {"grid__trained": ["static"], "grid__trained_once": ["vanilla_long", "pretrain_static"]}
+        if models == "one"
+        else {}
+    )
     params = workspace.parameters(baselines__pretrain_static__models=models, **once)
     name = workspace.enter(tmp_path, monkeypatch, params)
     workspace.untrained(params, name, "vanilla")
@@ -129,7 +133,7 @@ def test_its_models_are_trained_planned_and_evaluated(
 
 
 def test_teacher_and_layers_are_those_that_the_parameters_say() -> None:
-    with pytest.raises(DlskipError, match=r"grid.trained_once must be \['pretrain_static'\]"):
+    with pytest.raises(DlskipError, match=r"grid.trained_once must be \['vanilla_long', 'pretrain_static'\]"):
         workspace.parameters(baselines__pretrain_static__models="one", grid__trained=["static"])
     paper = workspace.parameters("paper").baselines
     assert (paper.static.init, paper.pretrain_static.init, paper.pretrain_static.teacher) == ("base", "base", "self")

@@ -36,7 +36,7 @@ def seen(params: Params, name: str, train: Train, tasks: list[str]) -> list[int]
 def test_its_tokens_are_those_of_all_stages_of_ours(init: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the stages differ in: epochs, batches, lengths, and whether ours starts from vanilla."""
     lengths = {"skip_pretrain__train__steps": None, "skip_pretrain__train__epochs": 0.4, "mixer__train__batch": 6,
-               "rl__train__max_length": 40, "mixer__train__steps": 50}  # fmt: skip
+               "rl__train__max_length": 60, "mixer__train__steps": 50}  # fmt: skip
     params = workspace.parameters(skip_pretrain__init=init, finetune__train__steps=10, **lengths)
     name = workspace.enter(tmp_path, monkeypatch, params)
     workspace.untrained(params, name, "vanilla")

@@ -147,11 +147,13 @@ def test_lines_are_the_points_of_the_view(view):
     figure = figures.quality_vs_skip(view).figure
     by_title = {axes.get_title(loc="left"): axes for axes in figure.axes}
     found = lines(by_title["Entailment"])
-    for method in view.compared:
-        if method != "vanilla":
-            points = view.points(method, ["entailment"])
-            drawn = found[style.look(method)["color"]]
-            assert drawn == pytest.approx(np.array([(p.skipped, p.quality) for p in points]))
+    for method in view.skipping:
+        points = view.points(method, ["entailment"])
+        drawn = found[style.look(method)["color"]]
+        assert drawn == pytest.approx(np.array([(p.skipped, p.quality) for p in points]))
+    for method in view.unskipped:  # a level across
+        (level,) = view.points(method, ["entailment"])
+        assert found[style.look(method)["color"]][:, 1] == pytest.approx([level.quality] * 2)
 
 
 def bands(figure: Figure) -> list[PolyCollection]:

@@ -136,7 +136,7 @@ def test_only_what_a_recipe_changes_reads_differently() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["glu"], r"recipes: no recipe 'glu'\n  mend: one of embedded, full, glue"),
+        (["glu"], r"recipes: no recipe 'glu'\n  mend: one of embedded, falcon-7b, full, glue"),
         (["glue", "rl.prcie=1"], r"recipe glue: rl\.prcie: unknown key, did you mean `price`"),
         (["embedded", "rl.price=-1"], r"rl\.price: Input should be greater than or equal to 0"),
         (["embedded", "rl=1"], r"rl: Input should be a valid dictionary"),
