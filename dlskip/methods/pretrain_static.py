@@ -71,10 +71,10 @@ class UnderSets(Step):
                 logits = target_logits(self.model, batch)
             return logits, logits
         twice = batch.repeat(2)
-        drawn = torch.stack([torch.randperm(len(self.runs))[:2] for _ in range(batch.input_ids.shape[0])])
-        with self.skipper.using(Forced(self.runs[drawn.flatten()])):
+        drawn = torch.stack([torch.randperm(len(self.runs))[:2] for _ in range(batch.size)])
+        with self.skipper.using(Forced(self.runs[drawn.flatten()]), twice.sample_deciders):
             hidden = hidden_states(self.model, twice)
-        copy = twice.rows % 2
+        copy = twice.sample % 2
         return output_logits(self.model, hidden[copy == 0]), output_logits(self.model, hidden[copy == 1])
 
 
