@@ -20,6 +20,7 @@ from dlskip.data.batches import Batch, Batches, collate
 from dlskip.errors import DlskipError
 from dlskip.fast import use_fast_path
 from dlskip.inference.scoring import target_logits
+from dlskip.methods.pretrain_static import Sets, UnderSets
 from dlskip.models.tiny import FAMILIES, VOCAB, tiny
 from dlskip.skip import Forced, attach
 from dlskip.skip.packing import check_packing, packed_rows
@@ -28,6 +29,7 @@ from dlskip.steps.reinforce import Reinforce
 from dlskip.training.loop import Step, TrainingRun, train
 from dlskip.training.stage import TrainingStage
 from tests.helpers.effort import FOUR, FOUR_OR_ALL, further, tries
+from tests.helpers.sections import DEFAULT
 from tests.training.conftest import STEPS, TRAIN
 
 LENGTHS = ((5, 3), (2, 1), (9, 4), (1, 2), (6, 6), (3, 1))
@@ -89,6 +91,18 @@ def test_readings_of_rl_stay_what_they_are(
         credit = changes.get("credit", "token")
         config: RL = rl_section(rollouts=3, credit=credit, cost_gradient="exact" if credit == "token" else "sampled")
         return Reinforce(model, config, ragged((3, 2)), 0)
+
+    assert_same(make, examples)
+
+
+@pytest.mark.parametrize("skipped", [[[1, 2]], [[1], [2]]], ids=["one_set", "two_sets"])
+def test_layer_skip_pretraining_of_packed_examples(skipped: list[list[int]], skipping: Any, examples: Any) -> None:
+    """The baseline: each example is under its own two sets, and not each row."""
+
+    def make() -> Step:
+        model, _ = skipping(layers=4, lora=True)
+        config = DEFAULT.baselines.pretrain_static.model_copy(update={"teacher": "self"})
+        return UnderSets(model, Sets(skipped=skipped), config)
 
     assert_same(make, examples)
 

@@ -63,7 +63,7 @@ def test_experiment_reruns_what_depends_on_its_parameter(scratch: Scratch) -> No
     log = scratch.dvc("exp", "run", "-S", "rl.price=0.2")
     affected = (
         "rl@", "mixer@", "ablations_", "evaluate@ours", "evaluate_ablations@", "speed@ours", "results", "figures",
-        "borrowed@", "evaluate_borrowed@",  # which may run on the weights of ours
+        "borrowed@", "evaluate_borrowed@unified_on_ours",
     )  # fmt: skip
     assert sorted(ran(log)) == sorted(s for s in scratch.stages() if s.startswith(affected))
     assert "0.2" in scratch.dvc("params", "diff")
