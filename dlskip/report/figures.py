@@ -88,10 +88,10 @@ def strongest(view: View, tasks: Sequence[str]) -> list[str]:
 def _headline_trade(view: View, axes: Axes, group: TaskGroup) -> None:
     tasks = group.tasks
     axes.set(title=f"Quality against skipped layers\n{group.heading}", ylabel=group.axis, xlabel=SHARE)
-    level = common.unskipped(axes, view, tasks, interval=True)
+    levels = common.unskipped(axes, view, tasks, interval=True)
     lines = {m: curve_points(view, m, tasks) for m in (*strongest(view, tasks), "random", "ours")}
     main = [p for m in ("ours", "random") for p in lines[m]]
-    if not main and math.isnan(level):
+    if not main and not levels:
         style.blank(axes)
         return
     most = 5 * math.ceil((1.12 * max((p.skipped for p in main), default=90) + 1) / 5)
@@ -104,10 +104,10 @@ def _headline_trade(view: View, axes: Axes, group: TaskGroup) -> None:
             bands += [view.bootstrap.mean(p.condition, tasks) for p in measured]
     ends = {m: common.end_of(points, most) for m, points in lines.items() if points}
     seen = [y for _, y in ends.values()] + [p.quality for ps in lines.values() for p in ps if p.skipped <= most]
-    seen += [y for band in bands for y in (band.low, band.high)] + ([] if math.isnan(level) else [level])
+    seen += [y for band in bands for y in (band.low, band.high)] + [*levels.values()]
     room = 0.06 * max(max(seen) - min(seen), 1.0)
     axes.set(xlim=(0, most), ylim=(min(seen) - room, max(seen) + room))
-    common.name_ends(axes, ends | ({} if math.isnan(level) else {"vanilla": (float(most), level)}))
+    common.name_ends(axes, ends | {method: (float(most), level) for method, level in levels.items()})
     ours = [p for p in lines["ours"] if not p.condition.setting.full_depth]
     named = [(p.skipped, p.quality, f"t={p.condition.setting.short_label()}", style.OURS) for p in ours]
     common.name_points(axes, named, below=True)
@@ -116,12 +116,12 @@ def _headline_trade(view: View, axes: Axes, group: TaskGroup) -> None:
 def _all_methods(view: View, axes: Axes, tasks: Sequence[str], *, interval: bool = False) -> None:
     """Every method's line; the panel says so if nothing was run."""
     lines = {m: curve_points(view, m, tasks) for m in view.skipping}
-    level = common.unskipped(axes, view, tasks, interval=interval)
+    levels = common.unskipped(axes, view, tasks, interval=interval)
     for method, points in sorted(lines.items(), key=lambda item: item[0] == "ours"):
         common.line(axes, points, method)
     axes.set_xlim(0, max([1.04 * points[-1].skipped for points in lines.values() if points], default=100))
     axes.margins(y=0.08)
-    if math.isnan(level) and not any(lines.values()):
+    if not levels and not any(lines.values()):
         style.blank(axes)
 
 

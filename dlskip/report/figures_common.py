@@ -61,20 +61,21 @@ def _size(marker: str) -> float:
     return {"X": 6.5, "P": 6.5, "*": 11}.get(marker, 4.8)
 
 
-def unskipped(axes: Axes, view: View, tasks: Sequence[str], *, interval: bool = False) -> float:
-    """The level of vanilla as a line across, with its bootstrap interval if asked; returns it (NaN if not run).
+def unskipped(axes: Axes, view: View, tasks: Sequence[str], *, interval: bool = False) -> dict[str, float]:
+    """The levels of what runs every layer, as lines across, vanilla's with its bootstrap interval if asked.
 
-    A vanilla that was trained as long as ours has a line too.
+    Returns:
+        The level of each method of which anything was run.
     """
     levels = {run.method: float(view.quality(run, tasks).mean()) for run in (VANILLA, LONG)}
+    levels = {method: level for method, level in levels.items() if not math.isnan(level)}
     for method, level in levels.items():
-        if not math.isnan(level):
-            look = style.look(method)
-            axes.axhline(level, color=look["color"], linewidth=1.3, linestyle=look["linestyle"], zorder=2)
-    if interval and not math.isnan(levels["vanilla"]):
+        look = style.look(method)
+        axes.axhline(level, color=look["color"], linewidth=1.3, linestyle=look["linestyle"], zorder=2)
+    if interval and "vanilla" in levels:
         band = view.bootstrap.mean(VANILLA, tasks)
         axes.axhspan(band.low, band.high, color=style.look("vanilla")["color"], alpha=0.06, linewidth=0)
-    return levels["vanilla"]
+    return levels
 
 
 def whiskers(axes: Axes, view: View, points: Sequence[Point], tasks: Sequence[str], colour: str) -> None:

@@ -67,10 +67,7 @@ def pareto(view: View) -> Picture:
     for axes, (group, batch) in zip(grid, shown, strict=True):
         axes.set_title(f"{group.heading}\n{PHASES[group.phase].lower()}, {batch_label(batch)}")
         _plane(view, axes, group, batch)
-    methods = [
-        m for m in view.compared if m not in ("random", "vanilla_long")
-    ]  # which take as long as ours and vanilla
-    marks = handles(methods, lines=False, absent=_untimed(view, methods))
+    marks = handles(view.timed, lines=False, absent=_untimed(view, view.timed))
     if PER_SAMPLE in view.batches:
         marks.append(plt.Line2D([], [], marker="o", linestyle="none", **_HOLLOW, label="Ours, per sample"))
     marks.append(plt.Line2D([], [], color=style.INK, linewidth=1, label="not beaten in both"))

@@ -18,9 +18,10 @@ from dlskip.report.collect import Collected
 from dlskip.report.stats import Bootstrap, Condition
 
 VANILLA = Condition("vanilla", FULL, PER_SAMPLE)
+LONG = VANILLA._replace(method="vanilla_long")
 TIMED = "timing"  # the "task" of speed measurements
 _PERCENT = {"f1_macro", "accuracy", "f1", "mcc", "invalid_rate", "skip_ratio", "skip_prefill", "skip_decode"}
-LONG = VANILLA._replace(method="vanilla_long")
+UNTIMED = ("random", "vanilla_long")  # they take as long as ours and vanilla
 MIN_SKIP = 25.0  # %, of the headline setting
 
 
@@ -86,7 +87,7 @@ class View:
 
     ``methods`` are those of the grid in its order, with ``random`` after ``ours``; ``ablations`` are among them.
     ``compared`` are all others: ``unskipped`` those that run every layer, ``skipping`` the rest of them, and
-    ``baselines`` those that ours is compared with at its share.
+    ``baselines`` those that ours is compared with at its share. ``timed`` are those whose speed is of interest.
 
     Values are in % (BLEU and chrF as they are, speed-up as a factor) and come as a Series indexed by seed, with the
     seeds that ran; empty if none did.
@@ -108,6 +109,7 @@ class View:
         self.compared = [m for m in self.methods if m not in self.ablations]  # in the main tables
         self.unskipped = [m for m in self.compared if m in UNSKIPPED]
         self.skipping = [m for m in self.compared if m not in UNSKIPPED]
+        self.timed = [m for m in self.compared if m not in UNTIMED]
         self.baselines = [m for m in self.skipping if m not in ("ours", "random")]
         variants = params.ablations.variants
         self.priced = [name for name in self.ablations if variants[name].set.get("model", {}).get("prices")]

@@ -67,6 +67,14 @@ def test_training_takes_as_many_steps_as_are_asked_for():
     assert seconds("figures") == NOT_TRIED["figures"]
 
 
+def test_the_vanilla_that_is_trained_as_long_takes_the_rows_of_ours_after_fine_tuning():
+    """Of four stages, seven steps each, in batches of the fine-tuning."""
+    mixer = DEFAULT.mixer.model_copy(update={"train": DEFAULT.mixer.train.model_copy(update={"batch": 16})})
+    assert seconds("train_once@vanilla_long-smollm2-0") == 100 + 4 * 7
+    assert seconds("train_once@vanilla_long-smollm2-0", DEFAULT.model_copy(update={"mixer": mixer})) == 100 + 5 * 7
+    assert seconds("evaluate@vanilla_long-nlu-smollm2-0") == seconds("evaluate@vanilla-nlu-smollm2-0") == 101
+
+
 def test_a_baseline_s_time_lies_between_those_of_the_least_and_the_most_layers():
     params = DEFAULT.model_copy(update={"evaluate": DEFAULT.evaluate.model_copy(update={"shares": [0.9, 0.5, 0.1]})})
     found = counting(params)
