@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from dlskip.errors import DlskipError
 from dlskip.workflow.graph import DVC, Graph, Schedule, read_graph, up_to_date
 from dlskip.workflow.machine import cores, default_jobs, may_warm, share_of
-from dlskip.workflow.plan import Plan, make_plan
+from dlskip.workflow.plan import Plan, get_ready, make_plan
 from dlskip.workflow.progress import Progress, log_of, said
 from dlskip.workflow.warm import is_warm, warm
 
@@ -183,6 +183,7 @@ def run_stages(
         stale = len(fresh) < len(graph)
         with warm() if stale and may_warm() and not is_warm() else nullcontext() as python:
             if planned and (first := {name for name in graph if name.startswith(FIRST)}.difference(fresh)):
+                get_ready()
                 Runner({n: graph[n] & first for n in graph if n in first}, [], at_once, alone, python=python).run()
                 fresh = up_to_date(graph)
             plan = _plan(graph, fresh, jobs, alone) if planned and stale else None

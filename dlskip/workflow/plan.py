@@ -6,12 +6,12 @@ import hashlib
 import heapq
 import json
 import multiprocessing
-import os
-import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +28,7 @@ from dlskip.workflow.machine import cores, default_jobs, gpu_memory, jobs_that_f
 
 KEPT = Path(".jobs", "trials.json")
 IMPORTS: Key = ("imports", "", "")  # what every stage begins with
-DVC_TAKES = 0.7  # what DVC does around a stage, in units of its imports: both are mostly Python's own work
+DVC_TAKES = 0.35  # what DVC does around a stage, in units of its imports: both are mostly Python's own work
 FIRST = {"backbone": Path("models"), "prepare": Path("data/prepared"), "start": Path("artifacts")}  # others need these
 LONGEST = ("skip_pretrain", "mixer", "rl", "passes", "finetune")
 
@@ -126,6 +126,14 @@ def make_plan(graph: Graph, fresh: Sequence[str], jobs: int | None, alone: tuple
     return Plan(graph, {name: costs.get(name, Cost()) for name in graph}, fresh, at_once, alone)
 
 
+def get_ready() -> ForkServerContext:
+    """Starts what trials are forks of, which imports libraries for some seconds: early, so that nobody waits for it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dlskip.workflow.trial"])
+    forkserver.ensure_running()
+    return context
+
+
 def try_out(keys: Mapping[Key, bool], params: Params, jobs: int) -> dict[Key, Trial]:
     """Runs trials, ``jobs`` at a time.
 
@@ -138,18 +146,15 @@ def try_out(keys: Mapping[Key, bool], params: Params, jobs: int) -> dict[Key, Tr
         DlskipError: A stage's code does not run, or is killed for want of memory.
     """
     KEPT.parent.mkdir(exist_ok=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dlskip.workflow.trial"])  # imported once; each trial is a fork of it
     found: dict[Key, Trial] = {}
     with (
         TemporaryDirectory(dir=KEPT.parent, prefix="trial-") as folder,
-        ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as processes,
+        ProcessPoolExecutor(jobs, get_ready(), max_tasks_per_child=1) as processes,
         ThreadPoolExecutor(jobs) as lanes,
         tqdm(total=len(keys), desc="trying out", disable=None, leave=False) as bar,
     ):
-        scratch, began = Path(folder).resolve(), time.perf_counter()
-        processes.submit(os.getpid).result()
-        found[IMPORTS] = Trial(time.perf_counter() - began)
+        scratch = Path(folder).resolve()
+        found[IMPORTS] = processes.submit(_imports).result()
 
         def lane(waiting: list[Key], mine: Sequence[int]) -> None:
             while waiting:
@@ -172,6 +177,12 @@ def _try(key: Key, data: dict[str, Any], scratch: Path, mine: Sequence[int]) -> 
     from dlskip.workflow import trial  # takes seconds, so not here but where trials run
 
     return trial.run(*key, config.validate(data), scratch, mine)
+
+
+def _imports() -> Trial:
+    from dlskip.workflow import trial
+
+    return Trial(trial.IMPORTED)
 
 
 def _first(keys: Collection[Key], scratch: Path) -> list[Key]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import torch
 
 from dlskip import provenance
@@ -39,6 +40,7 @@ STEPS = 2  # of training, of which the faster one counts: the first warms up
 TOKENS = 2  # decoded after a prompt
 SOME = 64  # rows whose tokens are counted, for their mean
 SEED = 0
+IMPORTED = psutil.Process().cpu_times().user  # seconds of this process until now, all imports; its forks know them
 STAGES: dict[str, tuple[Callable[[Params, str, int], None], str]] = {  # that train: their code and their artifact
     "finetune": (supervised.finetune, "vanilla"),
     "adapter_init": (supervised.adapter_init, "adapter_init"),
