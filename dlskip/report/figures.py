@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from dlskip.plotting import theme
 from dlskip.report import figures_ablations, figures_layers, figures_speed, headline, style, training_figures
 from dlskip.report import figures_common as common
+from dlskip.report.compare import FIGURE3
 from dlskip.report.figures_common import BANDS, SHARE, Picture, curve_points, facts, handles
 from dlskip.report.matched import rivals
 from dlskip.report.stats import estimate
 from dlskip.report.view import TaskGroup, View, short
 
 SHOWN = 3  # baselines in the headline's picture
-FIGURE3 = "qnli"  # the task of the paper's figure 3
 
 
 class Drawn(NamedTuple):
@@ -39,7 +39,7 @@ def makers(view: View) -> dict[str, Callable[[View], Picture]]:
         "figure4": training_figures.figure4, "ablations": figures_ablations.ablations,
         "prices": figures_ablations.prices,
     }  # fmt: skip
-    wanted = {"figure3": FIGURE3 in view.tasks, "ablations": bool(view.ablations), "prices": bool(view.priced)}
+    wanted = {"figure3": FIGURE3[0] in view.tasks, "ablations": bool(view.ablations), "prices": bool(view.priced)}
     return {name: maker for name, maker in made.items() if wanted.get(name, True)}
 
 
@@ -133,14 +133,14 @@ def _absent(view: View, tasks: Sequence[str]) -> list[str]:
 def figure3(view: View) -> Picture:
     """The paper's figure 3: macro F1 against skipped share on its question-answering task, every method."""
     figure, (axes,) = style.panels(1, 1, 9.4, 4.4)
-    tasks = [FIGURE3]
-    axes.set(title=f"{short(FIGURE3)}: quality against skipped layers", xlabel=SHARE, ylabel="macro F1, %")
+    tasks = [FIGURE3[0]]
+    axes.set(title=f"{short(tasks[0])}: quality against skipped layers", xlabel=SHARE, ylabel="macro F1, %")
     _all_methods(view, axes, tasks, interval=True)
     common.whiskers(axes, view, view.points("ours", tasks), tasks, style.OURS)
     style.legend(figure, handles(view.compared, absent=_absent(view, tasks)))
     style.note(figure, facts(view, tasks, BANDS, "whiskers and grey band: 95 % bootstrap intervals"))
     return Picture(
-        figure, "Line chart of macro F1 against the share of layers skipped, every method. The settings table holds "
+        figure, "Line chart of macro F1 against the share of layers skipped, every method. The table figure3 holds "
         "the numbers.",
         "The paper's figure 3. Lines join a method's settings; each begins with nothing skipped.",
     )  # fmt: skip

@@ -45,7 +45,7 @@ SECTIONS = {
     "claims": Section("Claims", "What is claimed"),
     "tasks": Section(
         "Per task", "Quality against skipped share, per task", ["quality_vs_skip", "figure3"],
-        ["matched", "auc", "nlu", "mt", "per_backbone"],
+        ["figure3", "matched", "auc", "nlu", "mt", "per_backbone"],
     ),
     "speed": Section("Speed", "Measured speed", ["pareto", "speed"], ["measured_speed"]),
     "layers": Section("Layers", "Which layers are skipped", ["method_heatmap"], ["variance"]),

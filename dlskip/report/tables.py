@@ -27,6 +27,7 @@ def build(views: Sequence[View], said: Sequence[claims.Claim]) -> list[Table]:
     makers = [headline]
     makers += [paper_tables.nlu, paper_tables.per_backbone, glue_metrics] if views[0].nlu else []
     makers += [paper_tables.mt] if views[0].mt else []
+    makers += [compare.figure3] if set(compare.FIGURE3) & set(views[0].tasks) else []
     makers += [compare.matched, compare.auc, measured_speed, settings, paper_tables.variance, budget.cost]
     makers += [compare.ablations] if views[0].ablations else []
     made = [*(maker(views) for maker in makers), claims.table(views, said)]

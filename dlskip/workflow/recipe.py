@@ -9,7 +9,7 @@ params.default.yaml, with all that was changed in it by hand, and ``embedded`` b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def render(name: str, default: str, overrides: dict[str, Any] | None = None, dir
     Raises:
         DlskipError: Unknown recipe, or an invalid result (unknown keys included).
     """
-    changes = _changes(name, directory)
+    changes = _changes([name], directory)
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True  # no line is folded, as in the default
     yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(_NULL, "null"))
@@ -104,8 +104,9 @@ def render(name: str, default: str, overrides: dict[str, Any] | None = None, dir
     return default if name == DEFAULT and not overrides else _dump(yaml, params)
 
 
-def _changes(name: str, directory: Path) -> list[dict[str, Any]]:
-    """What a recipe changes: first that of the recipe that it is ``on``, if it names one."""
+def _changes(chain: Sequence[str], directory: Path) -> list[dict[str, Any]]:
+    """What the last recipe of a chain changes: first that of the recipe that it is ``on``, if it names one."""
+    name = chain[-1]
     if name == DEFAULT:
         return []
     path = directory / f"{name}.yaml"
@@ -113,9 +114,9 @@ def _changes(name: str, directory: Path) -> list[dict[str, Any]]:
         raise DlskipError(f"no recipe {name!r}", where=str(directory), mend=f"one of {', '.join(names(directory))}")
     own = config.read_yaml(path)
     below = own.pop("on", DEFAULT)
-    if below == name:
+    if below in chain:
         raise DlskipError("is on itself", where=str(path), mend="name another recipe, or leave `on` out")
-    return [*_changes(below, directory), own]
+    return [*_changes([*chain, below], directory), own]
 
 
 def _dump(yaml: YAML, params: Any) -> str:

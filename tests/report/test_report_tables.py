@@ -12,7 +12,7 @@ from dlskip.methods.names import title
 from dlskip.methods.settings import KNOBS
 from dlskip.report import budget, claims, collect, compare, paper_tables, tables
 from dlskip.report.table import NOT_REACHED, NOT_RUN, Table
-from dlskip.report.view import View
+from dlskip.report.view import VANILLA, View
 from tests.helpers.report_world import BASELINES, parameters, write_evaluation, write_world
 
 pytestmark = pytest.mark.slow
@@ -235,7 +235,7 @@ def test_the_papers_numbers_stand_in_rows_that_name_its_tasks(all_tables):
 def test_on_the_papers_own_tasks_its_numbers_are_those_of_these_tasks(tmp_path):
     params = on(
         parameters(methods=["vanilla", "static", "unified", "ours"]),
-        nlu=["rte", "qnli"],
+        nlu=["rte", "qnli", "qqp"],
         mt=["iwslt-de-en"],
         source="jsonl",
         path="x",
@@ -252,7 +252,23 @@ def test_on_the_papers_own_tasks_its_numbers_are_those_of_these_tasks(tmp_path):
     table = found["mt"].frame().set_index("method")
     assert table.loc[f"{of}: Vanilla, on IWSLT de-en", "IWSLT de-en AVG"] == 33.2
     rows = {row[1]: row for row in found["per_backbone"].texts()}
-    assert rows["paper, Falcon-7B, on RTE"][2:] == ["66.8", "75.9", "–", "–"]
+    assert rows["paper, Falcon-7B, on RTE"][2:] == ["66.8", "75.9", *"––––"]
+
+
+def test_figure_3_stands_in_a_table_where_its_tasks_are(tmp_path, all_tables):
+    """Quality of QNLI and QQP as measured: with nothing skipped, and between the settings around a share."""
+    params = on(parameters(methods=["vanilla", "static", "ours"]), nlu=["qnli", "rte", "qqp"], source="jsonl", path="x")
+    write_world(tmp_path, params, n=12)
+    (view,) = views = views_of(tmp_path, params)
+    table = made(views)["figure3"].frame().set_index(["task", "method"])
+    assert list(table.index) == [(t, title(m)) for t in ("QNLI", "QQP") for m in ("static", "ours", "random")]
+    for task, name in (("qnli", "QNLI"), ("qqp", "QQP")):
+        start, measured = table.loc[(name, title("static"))], view.points("static", [task])
+        assert start["at 0 %"] == pytest.approx(view.one(VANILLA, "f1_macro", [task]), abs=1e-5)
+        below, above = [p for p in measured if p.skipped <= 30][-1], next(p for p in measured if p.skipped >= 30)
+        low, high = sorted((below.quality, above.quality))
+        assert low - 1e-5 <= start["at 30 %"] <= high + 1e-5
+    assert "figure3" not in all_tables, "the embedded tasks have its form alone"
 
 
 def test_what_an_entry_holds_stays_text():

@@ -170,6 +170,10 @@ def test_a_recipe_on_another_begins_with_what_that_one_changes(there):
     (there / "recipes" / "round.yaml").write_text("on: round\n")
     with pytest.raises(SystemExit, match=r"round\.yaml: is on itself"):
         apply("round")
+    (there / "recipes" / "ahead.yaml").write_text("on: behind\n")
+    (there / "recipes" / "behind.yaml").write_text("on: ahead\n")
+    with pytest.raises(SystemExit, match=r"behind\.yaml: is on itself"):
+        apply("ahead")
     (there / "recipes" / "lost.yaml").write_text("on: papre\n")
     with pytest.raises(SystemExit, match="no recipe 'papre'"):
         apply("lost")
