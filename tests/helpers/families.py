@@ -16,7 +16,8 @@ _COMMON: dict[str, Any] = {
 _BY_HEADS: dict[str, Any] = {"n_embd": 32, "n_layer": 4, "n_head": 4}
 
 # ALiBi in a tensor by rows and heads (bloom, falcon), by heads alone (mpt); tuples (bloom, mpt, gpt_neox); windows
-# (gemma2); experts; positions that are added; rotary embeddings of all kinds
+# (gemma2), with a rotary base of their own (gemma3_text); experts; positions that are added; rotary embeddings of all
+# kinds
 FURTHER: dict[str, dict[str, Any]] = {
     "bloom": _BY_HEADS,
     "mpt": {"d_model": 32, "n_layers": 4, "n_heads": 4, "expansion_ratio": 2, "use_cache": True},
@@ -27,6 +28,7 @@ FURTHER: dict[str, dict[str, Any]] = {
     "xglm": {"d_model": 32, "num_layers": 4, "attention_heads": 4, "ffn_dim": 64},
     "phi3": {"rope_scaling": None},
     "gemma2": {"head_dim": 8, "sliding_window": 4},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"] * 2},
     "cohere": {},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen3": {"head_dim": 8},
