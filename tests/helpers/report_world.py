@@ -48,10 +48,10 @@ LOSS = {"random": 0.9, "ours": 0.3, "static": 0.35, "unified": 0.5}  # of accura
 
 
 def parameters(**grid: Any) -> config.Params:
-    """The settings of recipe full with fewer tasks, and every method unless ``grid`` says otherwise."""
-    data, full = config.read_yaml(default.PARAMS), config.read_yaml(REPO / "recipes" / "full.yaml")
-    data["evaluate"] |= full["evaluate"]
-    data["speed"] |= full["speed"]
+    """The settings of recipe wide with fewer tasks, and every method unless ``grid`` says otherwise."""
+    data, wide = config.read_yaml(default.PARAMS), config.read_yaml(REPO / "recipes" / "wide.yaml")
+    data["evaluate"] |= wide["evaluate"]
+    data["speed"] |= wide["speed"]
     data["prepare"] |= {"nlu": ["entailment", "sentiment", "acceptability"], "mt": ["en-zh", "de-en"]}
     methods = grid.pop("methods", METHODS)
     made = {
