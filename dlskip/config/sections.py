@@ -78,6 +78,9 @@ class Tune(Section):
     r: int = Field(ge=1, description="LoRA rank; the paper's 16")
     alpha: float = Field(gt=0)
     dropout: float = Field(ge=0.0, lt=1.0)
+    loraplus_lr_ratio: float = Field(
+        ge=1.0, description="how many times as fast LoRA's B learns as its A (LoRA+); with 1 as fast, as in the paper"
+    )
     targets: Literal["attention", "all-linear"]
 
 
