@@ -78,9 +78,6 @@ class Tune(Section):
     r: int = Field(ge=1, description="LoRA rank; the paper's 16")
     alpha: float = Field(gt=0)
     dropout: float = Field(ge=0.0, lt=1.0)
-    loraplus_lr_ratio: float = Field(
-        ge=1.0, description="how many times as fast LoRA's B learns as its A (LoRA+); with 1 as fast, as in the paper"
-    )
     targets: Literal["attention", "all-linear"]
 
 
@@ -220,6 +217,7 @@ class Train(Section):
     epochs: float | None = Field(None, gt=0)
     batch: int = Field(ge=1, description="examples per optimizer step, over all processes")
     lr: float = Field(gt=0)
+    loraplus_lr_ratio: float = Field(1.0, ge=1, description="LoRA's B learns at `lr` times this (LoRA+)")
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps")
     decay: Literal["linear", "cosine", "constant"] = "linear"

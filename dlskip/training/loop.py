@@ -67,7 +67,6 @@ class TrainingRun:
         device: ``cpu`` or ``cuda``.
         resume: Directory of the resumable checkpoint.
         held_out_every: Steps between held-out measurements; 0 = never.
-        loraplus_lr_ratio: How many times its group's learning rate LoRA's B has.
     """
 
     stage: str
@@ -78,7 +77,6 @@ class TrainingRun:
     device: str
     resume: Path
     held_out_every: int = 0
-    loraplus_lr_ratio: float = 1.0
 
 
 def total_steps(config: Train, examples: int) -> int:
@@ -150,7 +148,7 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
     total = total_steps(config, len(run.examples))
     steady = config.model_copy(update={"decay": "constant"})
     groups = [{"lr": config.lr, "weight_decay": config.weight_decay} | g for g in step_module.groups()]
-    groups = [part for group in groups for part in _with_loraplus(group, step_module, run.loraplus_lr_ratio)]
+    groups = [part for group in groups for part in _with_loraplus(group, step_module, config.loraplus_lr_ratio)]
     peaks = [float(g["lr"]) for g in groups]
     optimizer = torch.optim.AdamW(groups, fused=True)
     start, log = checkpoint.resume(run.resume, step_module, optimizer)

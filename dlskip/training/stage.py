@@ -74,16 +74,14 @@ class TrainingStage:
         """
         if self.train.packing is not None:
             check_packing(model)
-        device, tune = artifact.device_of(self.params), self.params.model.tune
+        device = artifact.device_of(self.params)
         identity: dict[str, Any] = {
             "config": {k: v.model_dump() for k, v in self.config.items()}, "data": self.data, "seed": self.seed,
             "backbone": self.params.backbones[self.backbone].model_dump(), "out": str(self.out), "device": device,
-            "start": checkpoint.fingerprint(step), "tune": tune.model_dump(),
+            "start": checkpoint.fingerprint(step),
         }  # fmt: skip
         resume = checkpoint.CHECKPOINTS / checkpoint.key(self.stage, **identity)
-        run = TrainingRun(
-            self.stage, self.train, examples, pad, self.seed, device, resume, held_out_every, tune.loraplus_lr_ratio
-        )
+        run = TrainingRun(self.stage, self.train, examples, pad, self.seed, device, resume, held_out_every)
         if not train(step, run, self.out):
             return
         artifact.save(model, self.out)

@@ -33,8 +33,7 @@ LENGTHS = [(2 + i % 5, 1 + i % 3) for i in range(12)]
 
 def run_of(tmp_path: Path, examples: Any, **overrides: Any) -> TrainingRun:
     options = {"stage": "any", "config": TRAIN, "examples": examples(*LENGTHS), "pad": 2, "seed": 3, "device": "cpu"}
-    options |= {"resume": tmp_path / "resume" / "it", "held_out_every": 3, "loraplus_lr_ratio": 4.0}
-    return TrainingRun(**options | overrides)
+    return TrainingRun(**options | {"resume": tmp_path / "resume" / "it", "held_out_every": 3} | overrides)
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -76,8 +75,8 @@ def test_lora_b_learns_so_many_times_as_fast(
 ) -> None:
     step = make_step(name)
     before = state(step)
-    short = TRAIN.model_copy(update={"steps": 1, "weight_decay": 0.0})
-    train(step, run_of(tmp_path, examples, config=short, loraplus_lr_ratio=ratio), tmp_path / "out")
+    short = TRAIN.model_copy(update={"steps": 1, "weight_decay": 0.0, "loraplus_lr_ratio": ratio})
+    train(step, run_of(tmp_path, examples, config=short), tmp_path / "out")
     rate = short.lr * learning_rate(short, 0, 1)  # AdamW's first step is as long as the learning rate, wherever it goes
     moved = {n: float((t - before[n]).abs().max()) for n, t in step.named_parameters() if "lora_" in n}
     for n, most in moved.items():
