@@ -60,7 +60,7 @@ lint: $(STAMP) ## style and types alone
 recipe: $(STAMP) ## apply a recipe onto params.yaml, e.g. make recipe R=glue; R=embedded is the default
 	@dlskip pipeline recipe $(R) $(SET) $(if $(FORCE),--force)
 
-report: $(STAMP) ## redraw tables, figures and page from committed results, without training; R=full: another recipe's
+report: $(STAMP) ## redraw tables, figures and page from committed results, without training; R=wide: another recipe's
 	@dlskip pipeline report $(R)
 
 readme: $(STAMP) ## put the headline table into README.md

@@ -9,7 +9,7 @@ from dlskip.report.headline import fill_readme
 
 REPORTS = Path("reports")
 # What README shows: the default's own table, and that of the larger run.
-BLOCKS = {"headline": REPORTS, "evidence": REPORTS / "reference" / "full"}
+BLOCKS = {"headline": REPORTS, "evidence": REPORTS / "reference" / "wide"}
 
 
 def show(reports: Path = REPORTS, *, readme: bool = False) -> None:
@@ -17,7 +17,7 @@ def show(reports: Path = REPORTS, *, readme: bool = False) -> None:
 
     Args:
         reports: Where the report lies.
-        readme: Also put the table, and that of recipe full, into README.md.
+        readme: Also put the table, and that of recipe wide, into README.md.
 
     Raises:
         DlskipError: There is no report.
