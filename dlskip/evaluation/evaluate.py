@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from dlskip import provenance
+from dlskip import files, provenance
 from dlskip.config import Params
 from dlskip.data.batches import Encoded, encode
 from dlskip.data.io import DATA, Example, data_sha256, read_split
@@ -138,8 +138,9 @@ def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: st
         for same in groups if tasks else []:
             runner.run(deploy(params, backbone, same[0]), same, bar)
     out = EVALUATIONS / name / f"{backbone}-{seed}" / kind
-    records.write(out)
-    provenance.write(
-        out, stage="evaluate", config={"evaluate": params.evaluate, "model": params.model}, seed=seed,
-        data_sha256=data_sha256(DATA), device=artifact.device_of(params), started=started,
-    )  # fmt: skip
+    with files.aside(out) as new:
+        records.write(new)
+        provenance.write(
+            new, stage="evaluate", config={"evaluate": params.evaluate, "model": params.model}, seed=seed,
+            data_sha256=data_sha256(DATA), device=artifact.device_of(params), started=started,
+        )  # fmt: skip

@@ -14,9 +14,10 @@ from huggingface_hub.errors import RevisionResolutionError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from dlskip.checks import check_complete
 from dlskip.errors import DlskipError
-from dlskip.hub.format import LORA_CONFIG, ReleaseConfig, read_json
-from dlskip.hub.weights import check_complete
+from dlskip.files import read_json
+from dlskip.hub.format import LORA_CONFIG, ReleaseConfig
 from dlskip.models.packaged import is_packaged, packaged
 from dlskip.skip.stack import find_layers
 

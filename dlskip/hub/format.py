@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from dlskip import __version__
+from dlskip import __version__, files
 from dlskip.config.sections import Section
 from dlskip.errors import DlskipError, offences
 from dlskip.models.artifact import ADAPTERS
@@ -84,22 +83,7 @@ class ReleaseConfig(Section):
 
     def write(self, folder: Path) -> None:
         """Writes it into a folder."""
-        (folder / CONFIG).write_text(self.model_dump_json(indent=1) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        DlskipError: The file is missing or broken.
-    """
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DlskipError(f"cannot be read: {error}", where=str(path)) from error
-    if not isinstance(found, dict):
-        raise DlskipError("no JSON object", where=str(path))
-    return found
+        files.write_text(folder / CONFIG, self.model_dump_json(indent=1) + "\n")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

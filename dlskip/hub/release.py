@@ -21,9 +21,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from dlskip import __version__
+from dlskip.checks import check_finite
 from dlskip.errors import DlskipError
-from dlskip.hub.format import FILES, LORA, LORA_CONFIG, LORA_FOLDER, ReleaseConfig, read_json, read_tensors
-from dlskip.hub.weights import Fingerprint, backbone_tensors, check_finite, fingerprints
+from dlskip.files import read_json
+from dlskip.hub.format import FILES, LORA, LORA_CONFIG, LORA_FOLDER, ReleaseConfig, read_tensors
+from dlskip.hub.weights import Fingerprint, backbone_tensors, fingerprints
 from dlskip.models.artifact import ADAPTERS
 from dlskip.models.packaged import is_packaged
 from dlskip.models.tuning import ALL_WEIGHTS

@@ -7,7 +7,6 @@ safetensors are read, and remote code is off unless the parameters ask for it.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterator
@@ -25,6 +24,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from dlskip import files
+from dlskip.checks import check_complete
 from dlskip.config import Backbone
 from dlskip.errors import DlskipError, needs
 from dlskip.models.tiny import tiny, tiny_tokenizer
@@ -53,7 +54,12 @@ def materialise(name: str, spec: Backbone, out: Path) -> None:
     Raises:
         DlskipError: The package, directory or hub id cannot be found, or is no decoder-only model.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with files.aside(out) as new:
+        new.mkdir()
+        _materialise(name, spec, new)
+
+
+def _materialise(name: str, spec: Backbone, out: Path) -> None:
     dtype = dtype_of(spec.dtype)
     if spec.source == SMOLLM2:
         info = _materialise_smollm2(out, dtype)
@@ -106,7 +112,7 @@ def _materialise_smollm2(out: Path, dtype: torch.dtype) -> dict[str, Any]:
         "kind": "stored",
         "package": f"{SMOLLM2_PACKAGE}=={version}",
         "file": file.name,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": files.sha256(file),
         "licence": "Apache-2.0",
         "parameters": sum(p.numel() for p in model.parameters()),
     }
@@ -146,21 +152,42 @@ def _location(name: str, spec: Backbone, root: Path) -> tuple[str, str | None]:
     path = root / name / "source.json"
     if not path.is_file():
         raise DlskipError("backbone not prepared", where=str(path), mend=f"dvc repro backbone@{name}")
-    info = json.loads(path.read_text())
-    if (info["source"], info["revision"]) != (spec.source, spec.revision):
+    info = files.read_json(path, f"dvc repro backbone@{name}")
+    if (info.get("source"), info.get("revision")) != (spec.source, spec.revision):
         raise DlskipError(
-            f"prepared from {info['source']}, not from {spec.source}", where=str(path),
+            f"prepared from {info.get('source')}, not from {spec.source}", where=str(path),
             mend=f"dvc repro backbone@{name}",
         )  # fmt: skip
-    return (str(root / name), None) if info["kind"] == "stored" else (spec.source, spec.revision)
+    return (str(root / name), None) if info.get("kind") == "stored" else (spec.source, spec.revision)
+
+
+@contextmanager
+def _reading(what: str, where: str, mend: str) -> Iterator[None]:
+    """What Transformers and its tokenizers raise about broken files (there are many kinds), in one sentence.
+
+    Raises:
+        DlskipError: In the place of theirs.
+    """
+    try:
+        yield
+    except DlskipError:
+        raise
+    except Exception as error:
+        first = (str(error) or type(error).__name__).strip().partition("\n")[0]
+        raise DlskipError(f"cannot load {what}: {first}", where=where, mend=mend) from error
 
 
 def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrainedTokenizerBase:
-    """The backbone's tokenizer, padding on the left, with a padding token."""
+    """The backbone's tokenizer, padding on the left, with a padding token.
+
+    Raises:
+        DlskipError: The backbone was not materialised, or its tokenizer is missing or broken.
+    """
     source, revision = _location(name, spec, root)
-    tokenizer = AutoTokenizer.from_pretrained(
-        source, revision=revision, trust_remote_code=spec.trust_remote_code, padding_side="left"
-    )
+    with _reading("the tokenizer", source, f"dvc repro backbone@{name}"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=spec.trust_remote_code, padding_side="left"
+        )
     if tokenizer.eos_token_id is None:
         raise DlskipError("the tokenizer has no end-of-sequence token", where=source)
     if tokenizer.pad_token_id is None:
@@ -171,7 +198,8 @@ def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrained
 def layer_count(name: str, spec: Backbone, root: Path = MODELS) -> int:
     """L of a prepared backbone, without loading its weights."""
     source, revision = _location(name, spec, root)
-    found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
+    with _reading("the configuration", source, f"dvc repro backbone@{name}"):
+        found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
     return int(found.get_text_config(decoder=True).num_hidden_layers)
 
 
@@ -199,16 +227,14 @@ def load_backbone(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
         options["device_map"] = {"": device}
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+    mend = "only safetensors are read; convert the checkpoint, or check the id and your access"
+    with _reading("the weights", source, mend):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, trust_remote_code=spec.trust_remote_code, dtype=dtype, use_safetensors=True,
-            **options,
+            output_loading_info=True, **options,
         )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise DlskipError(
-            f"cannot load the weights: {str(error).splitlines()[0]}", where=source,
-            mend="only safetensors are read; convert the checkpoint, or check the id and your access",
-        ) from error  # fmt: skip
+    model, info = loaded
+    check_complete(info, source)
     if not quantize:
         model.to(device)
     model.requires_grad_(False)
