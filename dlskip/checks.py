@@ -1,8 +1,9 @@
-"""Weights as they must be, read or about to be written: every tensor there, and every value a number."""
+"""Models as they must be, read or about to be written: every file whole, every tensor there, every value a number."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,19 @@ def check_complete(info: Mapping[str, Any], where: str) -> None:
             f"{len(lacking)} tensors are missing or of another shape: {lacking[0]} ...", where=where,
             mend="get the base model's files again",
         )  # fmt: skip
+
+
+@contextmanager
+def reading(what: str, where: str | Path, mend: str) -> Iterator[None]:
+    """What libraries raise about files that are missing, broken or do not fit (there are many kinds), in one sentence.
+
+    Raises:
+        DlskipError: In the place of theirs.
+    """
+    try:
+        yield
+    except DlskipError:
+        raise
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise DlskipError(f"cannot read {what}: {first}", where=str(where), mend=mend) from error

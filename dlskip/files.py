@@ -156,3 +156,16 @@ def nearest(path: Path) -> str | None:
             return None
         here /= close[0]
     return str(here)
+
+
+def check_writable(folder: Path, where: str | None = None) -> None:
+    """Whether a folder can be written to, or made: asked before the work whose results it is for.
+
+    Raises:
+        DlskipError: It is a file or a link to nothing, lies in one, or its permissions forbid it.
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), Path())
+    if not there.is_dir():
+        raise DlskipError(f"{there} is a file", where=where, mend="name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DlskipError(f"{there} may not be written to", where=where, mend="name another folder")

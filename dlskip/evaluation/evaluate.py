@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from dlskip import files, provenance
 from dlskip.config import Params
 from dlskip.data.batches import Encoded, encode
-from dlskip.data.io import DATA, Example, data_sha256, read_split
+from dlskip.data.io import DATA, Example, prepared_sha256, read_split
 from dlskip.data.tasks import TASKS
 from dlskip.evaluation.deployed import Deployed, deploy
 from dlskip.evaluation.records import Case, Outcome, Records, Split
@@ -127,7 +127,7 @@ class Evaluator:
 
 def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: str, seed: int) -> None:
     """Evaluates one method on one kind of task and writes ``evaluations/<method>/<backbone>-<seed>/<kind>/``."""
-    started = time.time()
+    started, data = time.time(), prepared_sha256(DATA)
     tasks = params.prepare.nlu if kind == "nlu" else params.prepare.mt
     method = registry.method(name)
     settings = method.settings(params, backbone, seed)
@@ -142,5 +142,5 @@ def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: st
         records.write(new)
         provenance.write(
             new, stage="evaluate", config={"evaluate": params.evaluate, "model": params.model}, seed=seed,
-            data_sha256=data_sha256(DATA), device=artifact.device_of(params), started=started,
+            data_sha256=data, device=artifact.device_of(params), started=started,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 from torch import nn
 from transformers import PreTrainedModel
 
-from dlskip.checks import check_finite
+from dlskip.checks import check_finite, reading
 from dlskip.errors import DlskipError
 from dlskip.fast import use_fast_path
 from dlskip.files import nearest, read_json
@@ -26,7 +26,6 @@ from dlskip.hub.base import (
     made_from,
     named,
     of_artifact,
-    reading,
 )
 from dlskip.hub.format import CONFIG, FILES, LORA_FOLDER, ReleaseConfig, read_tensors
 from dlskip.hub.release import SHIPPED, Release
@@ -245,6 +244,8 @@ def full_depth(model: nn.Module) -> AbstractContextManager[None]:
 
 def _folder(folder_or_id: str | Path, revision: str | None, hub: dict[str, Any]) -> Path:
     if Path(folder_or_id).is_dir():
+        if revision is not None:
+            raise DlskipError("a folder has no revisions", where=str(folder_or_id), mend="leave revision out")
         return Path(folder_or_id)
     shipped = {path.name: path for path in SHIPPED.iterdir() if path.is_dir()} if SHIPPED.is_dir() else {}
     if str(folder_or_id) in shipped:

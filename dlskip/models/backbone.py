@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from dlskip import files
-from dlskip.checks import check_complete
+from dlskip.checks import check_complete, reading
 from dlskip.config import Backbone
 from dlskip.errors import DlskipError, needs
 from dlskip.models.tiny import tiny, tiny_tokenizer
@@ -73,6 +73,8 @@ def _materialise(name: str, spec: Backbone, out: Path) -> None:
         layers = config.get_text_config(decoder=True).num_hidden_layers
         info = {"kind": "pointer", "model_type": config.model_type, "layers": layers}
     stored = str(dtype).removeprefix("torch.") if info["kind"] == "stored" else spec.dtype
+    if info["kind"] == "stored":
+        info["files"] = {path.name: files.sha256(path) for path in sorted(out.iterdir())}
     info |= {"name": name, "source": spec.source, "revision": spec.revision, "dtype": stored}
     (out / "source.json").write_text(json.dumps(info, indent=1) + "\n")
 
@@ -148,7 +150,8 @@ def _config(spec: Backbone) -> Any:
     return config
 
 
-def _location(name: str, spec: Backbone, root: Path) -> tuple[str, str | None]:
+def _location(name: str, spec: Backbone, root: Path, *read: str) -> tuple[str, str | None]:
+    """Where a prepared backbone lies; of one that is stored here, files that match ``read`` must be as written."""
     path = root / name / "source.json"
     if not path.is_file():
         raise DlskipError("backbone not prepared", where=str(path), mend=f"dvc repro backbone@{name}")
@@ -158,23 +161,15 @@ def _location(name: str, spec: Backbone, root: Path) -> tuple[str, str | None]:
             f"prepared from {info.get('source')}, not from {spec.source}", where=str(path),
             mend=f"dvc repro backbone@{name}",
         )  # fmt: skip
-    return (str(root / name), None) if info.get("kind") == "stored" else (spec.source, spec.revision)
-
-
-@contextmanager
-def _reading(what: str, where: str, mend: str) -> Iterator[None]:
-    """What Transformers and its tokenizers raise about broken files (there are many kinds), in one sentence.
-
-    Raises:
-        DlskipError: In the place of theirs.
-    """
-    try:
-        yield
-    except DlskipError:
-        raise
-    except Exception as error:
-        first = (str(error) or type(error).__name__).strip().partition("\n")[0]
-        raise DlskipError(f"cannot load {what}: {first}", where=where, mend=mend) from error
+    if info.get("kind") != "stored":
+        return spec.source, spec.revision
+    written = info.get("files")
+    for file, digest in written.items() if isinstance(written, dict) else ():
+        stored = root / name / file
+        wanted = any(stored.match(pattern) for pattern in read)
+        if wanted and not (stored.is_file() and files.sha256(stored) == digest):
+            raise DlskipError("not what its stage wrote", where=str(stored), mend=f"dvc repro backbone@{name}")
+    return str(root / name), None
 
 
 def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrainedTokenizerBase:
@@ -183,8 +178,8 @@ def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrained
     Raises:
         DlskipError: The backbone was not materialised, or its tokenizer is missing or broken.
     """
-    source, revision = _location(name, spec, root)
-    with _reading("the tokenizer", source, f"dvc repro backbone@{name}"):
+    source, revision = _location(name, spec, root, "*token*")
+    with reading("the tokenizer", source, f"dvc repro backbone@{name}"):
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=revision, trust_remote_code=spec.trust_remote_code, padding_side="left"
         )
@@ -197,8 +192,8 @@ def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrained
 
 def layer_count(name: str, spec: Backbone, root: Path = MODELS) -> int:
     """L of a prepared backbone, without loading its weights."""
-    source, revision = _location(name, spec, root)
-    with _reading("the configuration", source, f"dvc repro backbone@{name}"):
+    source, revision = _location(name, spec, root, "config.json")
+    with reading("the configuration", source, f"dvc repro backbone@{name}"):
         found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
     return int(found.get_text_config(decoder=True).num_hidden_layers)
 
@@ -219,7 +214,7 @@ def load_backbone(
         DlskipError: The backbone was not materialised, or has no safetensors weights.
     """
     tokenizer = load_tokenizer(name, spec, root)
-    source, revision = _location(name, spec, root)
+    source, revision = _location(name, spec, root, "*.safetensors", "*config.json")
     dtype = dtype_of(spec.dtype, device)
     options: dict[str, Any] = {}
     if quantize:
@@ -228,7 +223,7 @@ def load_backbone(
         )
         options["device_map"] = {"": device}
     mend = "only safetensors are read; convert the checkpoint, or check the id and your access"
-    with _reading("the weights", source, mend):
+    with reading("the weights", source, mend):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, trust_remote_code=spec.trust_remote_code, dtype=dtype, use_safetensors=True,
             output_loading_info=True, **options,

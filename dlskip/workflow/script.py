@@ -43,7 +43,21 @@ HELP = {
     "step": "of training",
     "seed": "of the order of examples, masks and actions",
 }
-TYPES: dict[str, type] = {"seed": int, "share": float}
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, not {text!r:.40}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    if not 0 < float(text) < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, not {text!r:.40}")
+    return float(text)
+
+
+TYPES: dict[str, Callable[[str], Any]] = {"seed": _seed, "share": _share}
 CHOICES = {"kind": ("nlu", "mt"), "step": ("skip_pretrain", "rl", "mixer")}
 
 
