@@ -123,6 +123,8 @@ class Params(Section):
                 raise ValueError(f"ablations.variants.{name}: give both rl.share and mixer.share, or null for both")
             if changed.model.prices is not None and changed.rl.share is not None:
                 raise ValueError(f"ablations.variants.{name} draws prices, so it needs rl.share: null in its `set`")
+            if changed.model.prices is not None and name in self.grid.ablations and not self.evaluate.prices:
+                raise ValueError(f"evaluate.prices is empty: ablation {name!r} is evaluated at prices")
         return self
 
 

@@ -76,7 +76,11 @@ class Grid(Section):
 class Backbone(Section):
     """A backbone by name: the embedded SmolLM2, a random ``tiny-*``, a local directory or a hub id."""
 
-    source: str = Field(description="'smollm2', 'tiny-llama|gpt2|opt|falcon|...', a directory, or a hub id")
+    source: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="'smollm2', 'tiny-llama|gpt2|opt|falcon|...', a directory, or a hub id",
+    )
     revision: str | None = Field(None, description="hub commit; pinned for reproducibility")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False
