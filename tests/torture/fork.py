@@ -9,7 +9,6 @@ import runpy
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -63,22 +62,24 @@ def stage(name: str, **options: Any) -> Callable[[], None]:
 
 def start(action: Callable[[], None], folder: Path, fault: Fault | None = None) -> Callable[[], Ended]:
     """Starts a child in a folder; returns what waits for its end."""
-    log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in wait
-    reading, writing = os.pipe()
+    said, log = os.pipe()  # no file: a limit on the size of files would be one on what it says
+    counted, events = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reading)
-        _become(action, folder, fault or Fault(), log.fileno(), writing)
-    os.close(writing)
+        try:
+            os.close(said)
+            os.close(counted)
+            _become(action, folder, fault or Fault(), log, events)
+        finally:
+            os._exit(99)  # whatever happens, it does not go on as the tests
+    os.close(log)
+    os.close(events)
 
     def wait() -> Ended:
+        with os.fdopen(said, "rb") as text, os.fdopen(counted, "rb") as bytes_:
+            heard, count = text.read().decode("utf-8", "replace"), len(bytes_.read())
         _, status = os.waitpid(child, 0)
-        with os.fdopen(reading, "rb") as pipe:
-            events = len(pipe.read())
-        log.seek(0)
-        said = log.read().decode("utf-8", "replace")
-        log.close()
-        return Ended(os.waitstatus_to_exitcode(status), said, events)
+        return Ended(os.waitstatus_to_exitcode(status), heard, count)
 
     return wait
 
@@ -89,33 +90,30 @@ def run(action: Callable[[], None], folder: Path, fault: Fault | None = None) ->
 
 
 def _become(action: Callable[[], None], folder: Path, fault: Fault, log: int, pipe: int) -> None:
-    code = 1
+    code, hard = 1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    os.chdir(folder)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        os.chdir(folder)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         _listen(folder.resolve(), fault, pipe)
         if fault.limit:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (fault.limit, fault.limit))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (fault.limit, hard))
         if fault.after:
             threading.Thread(target=_later, args=(fault,), daemon=True).start()
         action()
         code = 0
     except SystemExit as stopped:
-        code = stopped.code if isinstance(stopped.code, int) else 1
+        code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
         if isinstance(stopped.code, str):
             print(stopped.code, file=sys.stderr)
     except BaseException:
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-    finally:
-        if fault.limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _later(fault: Fault) -> None:

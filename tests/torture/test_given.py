@@ -178,8 +178,16 @@ def test_checkpoints(saved: Path, trials: Callable[..., Any]) -> None:
         tries.hold(len(said.splitlines()) <= 2, f"{path.name}: {said}")
 
 
-def test_arguments(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], trials: Callable[..., Any]) -> None:
+def test_arguments(
+    made: Made,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trials: Callable[..., Any],
+) -> None:  # fmt: skip
     """A command ends well, or in one message and a non-zero exit."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")  # an empty path is the folder of the call
     (tmp_path / "rows.jsonl").write_text('{"prompt": "the man", "target": "a"}\n{"prompt": "a dog", "target": "b"}\n')
     (tmp_path / "taken").write_text("x")
     model, rows = str(made.artifact), str(tmp_path / "rows.jsonl")
