@@ -19,7 +19,8 @@ from tests.torture.fork import run, stage
 
 TALLY = os.environ.get("DLSKIP_TORTURE")  # the folder that `make torture` counts in
 SEED = int(os.environ.get("DLSKIP_TORTURE_SEED", "0"))
-SECONDS = 900.0  # of each of the two workers, for what is tried; the rest of the 20 minutes makes what is needed
+# Of each of the two workers, for what is tried; the rest of the 20 minutes makes what is needed for it
+SECONDS = float(os.environ.get("DLSKIP_TORTURE_SECONDS", "900"))
 SMALL = {
     "evaluate__batches": ["per_sample"], "evaluate__thresholds": [0.5], "evaluate__shares": [0.5], "grid__borrowed": [],
     "grid__ablations": [], "finetune__train__steps": 6, "prepare__train": 24, "prepare__train_mt": 16,
