@@ -166,6 +166,9 @@ def check_writable(folder: Path, where: str | None = None) -> None:
     """
     there = next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), Path())
     if not there.is_dir():
-        raise DlskipError(f"{there} is a file", where=where, mend="name a folder")
+        raise DlskipError(
+            f"{there} is a file" if where else "is a file", where=where or str(there), mend="name a folder"
+        )
     if not os.access(there, os.W_OK | os.X_OK):
-        raise DlskipError(f"{there} may not be written to", where=where, mend="name another folder")
+        said = "may not be written to"
+        raise DlskipError(f"{there} {said}" if where else said, where=where or str(there), mend="name another folder")

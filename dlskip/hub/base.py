@@ -118,7 +118,8 @@ def of_artifact(artifact: Path) -> dict[str, str | None]:
 
 def made_from(artifact: Path) -> str | None:
     """The packaged model that an artifact's backbone was made from, which others can make too; None for any other."""
-    noted = artifact.resolve().parents[2] / "models" / artifact.resolve().name.rpartition("-")[0] / "source.json"
+    artifact = artifact.resolve()
+    noted = artifact.parent.parent.parent / "models" / artifact.name.rpartition("-")[0] / "source.json"
     source = read_json(noted).get("source") if noted.is_file() else None
     return source if isinstance(source, str) and is_packaged(source) else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -95,26 +94,3 @@ def test_a_damaged_checkpoint(done: Path, fresh: Callable[[], Path], trials: Cal
         ended = run(stage("finetune", **CELL), folder)
         same = ended.code == 0 and content(folder / OUTS["finetune"]) == content(done / OUTS["finetune"])
         tries.hold(ended.one_message or same, f"{path.name}: {ended.code} {ended.said[-1500:]}")
-
-
-def test_what_nobody_may_read(fresh: Callable[[], Path], trials: Callable[..., Any]) -> None:
-    """As a user without rights; who is none already, is so here."""
-    tries = trials("a tree that belongs to somebody else", 0.02, 1)
-    for rng in tries:
-        name, folder = rng.choice(TRAINED + OTHERS), fresh()
-
-        def as_nobody(name: str = name, folder: Path = folder) -> None:
-            if os.getuid() == 0:
-                for above in folder.parents:
-                    if str(above).startswith("/tmp/"):
-                        above.chmod(0o755)
-                os.setuid(65534)
-            stage(name, **STAGES[name])()
-
-        shutil.rmtree(folder / OUTS[name])
-        for path in [folder, *folder.rglob("*")]:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        ended = run(as_nobody, folder)
-        for path in [folder, *folder.rglob("*")]:
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        tries.hold(ended.one_message, f"{name}: {ended.code} {ended.said[-1500:]}")
