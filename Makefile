@@ -44,13 +44,19 @@ try: $(STAMP) ## watch a trained model skip layers, and how fast it is here (a m
 	@dlskip try
 
 check: lint ## lint, types and the fast tests (< 2 minutes)
-	@$(PYTEST) -m 'not slow and not workflow and not exhaustive'
+	@$(PYTEST) -m 'not slow and not workflow and not torture and not exhaustive'
 
 test: lint ## lint, types and the tests of every property (< 10 minutes)
 	@$(PYTEST) -m 'not exhaustive'
 
 test-all: lint ## the same with many more examples of each: once a week, or after a change of the core
 	@DLSKIP_TEST_ALL=1 $(PYTEST)
+
+torture: $(STAMP) ## kills, faults, broken and hostile input at random, counted in reports/torture.md (20 minutes); SEED=1
+	@counts=$$(mktemp -d); DLSKIP_TORTURE=$$counts DLSKIP_TORTURE_SEED=$(or $(SEED),0) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+	  python -m pytest -n 2 --dist worksteal -m torture tests/torture; code=$$?; \
+	  DLSKIP_TORTURE_SEED=$(or $(SEED),0) python -m tests.torture.table $$counts > reports/torture.md; \
+	  cat reports/torture.md; rm -r $$counts; exit $$code
 
 lint: $(STAMP) ## style and types alone
 	@ruff check .
@@ -81,4 +87,4 @@ docs: $(STAMP) ## the documentation as a site, in site/
 clean: ## remove resumable checkpoints and caches (results stay)
 	@rm -rf .resume .jobs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help env try check test test-all lint repro smoke recipe report readme reference pretrained docs clean
+.PHONY: help env try check test test-all torture lint repro smoke recipe report readme reference pretrained docs clean

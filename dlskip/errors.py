@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -29,6 +33,58 @@ class DlskipError(Exception):
         self.mend = mend
         text = f"{where}: {message}" if where else message
         super().__init__(f"{text}\n  mend: {mend}" if mend else text)
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_TAKEN = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}
+_MEMORY = re.compile("out of memory|can't allocate memory|Cannot allocate memory|bad_alloc")
+
+
+def worded(error: BaseException) -> DlskipError | None:
+    """What the machine refuses (disk, permissions, memory) as one message; None: it is a bug, or one already.
+
+    Examples:
+        >>> print(worded(OSError(28, "No space left on device", "rows.csv")))
+        rows.csv: No space left on device
+          mend: free some, and run the same command again
+    """
+    said, number, where = str(error).partition("\n")[0], None, None
+    if isinstance(error, OSError):
+        number, where, said = error.errno, error.filename, error.strerror or said
+    elif found := re.search(r"os error (\d+)|Os \{ code: (\d+)", said):  # safetensors
+        number = int(found[1] or found[2])
+        said = os.strerror(number)
+    elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _MEMORY.search(str(error))):
+        return DlskipError("out of memory", mend="smaller batches, fewer stages at a time, or a smaller model")
+    else:
+        return None
+    mend = None
+    if number in _FULL:
+        mend = "free some, and run the same command again"
+    elif number in _CLOSED:
+        mend = "make it readable and writable for you, or work in another folder"
+    elif number in _TAKEN:
+        mend = "move away what has that name"
+    return DlskipError(said, where=None if where is None else os.fsdecode(where), mend=mend)
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """Ends the program with one message, and a non-zero exit, where the user or the machine is at fault.
+
+    Everything else is a bug, and keeps its traceback.
+    """
+    try:
+        yield
+    except DlskipError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    except Exception as error:
+        if (found := worded(error)) is None:
+            raise
+        sys.exit(f"error: {found}")
 
 
 @contextmanager

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from dlskip import __version__
+from dlskip import __version__, files
+from dlskip.errors import DlskipError
 
+MARK = "provenance.json"  # written last: a folder without it is not finished
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "dvc")
 
 
@@ -32,10 +34,10 @@ def write(
     started: float,
     training: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Writes ``directory/provenance.json`` and returns its contents.
+    """Writes ``directory/provenance.json`` and returns its contents: with the hashes of all files of the folder.
 
     Args:
-        directory: An existing artifact directory.
+        directory: A directory in which everything else has been written.
         stage: Name of the stage.
         config: The sections of params.yaml that it used.
         seed: The run's seed.
@@ -61,9 +63,48 @@ def write(
         "git_commit": commit,
         "git_dirty": bool(_git("status", "--porcelain", "--", "dlskip", "stages", "params.yaml")) if commit else None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sha256": {name: files.sha256(directory / name) for name in _names(directory)},
     }
-    (directory / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+    files.write_text(directory / MARK, json.dumps(record, indent=1) + "\n")
     return record
+
+
+def unmark(directory: Path) -> None:
+    """Makes a folder, or says of an older one that it is not finished: before anything in it is written again."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MARK).unlink(missing_ok=True)
+
+
+def check(directory: Path, *patterns: str) -> None:
+    """Whether files are those that were there when the folder was finished.
+
+    Nothing is asked of a folder without provenance, and of one that was written before hashes were.
+
+    Args:
+        directory: An artifact, or another folder that ``write`` has finished.
+        patterns: Of file names, such as ``*.safetensors``.
+
+    Raises:
+        DlskipError: One is gone or is another, or the provenance is broken.
+    """
+    if not (directory / MARK).is_file():
+        return
+    written = files.read_json(directory / MARK, "run its stage again").get("sha256")
+    for name, digest in written.items() if isinstance(written, dict) else ():
+        path = directory / name
+        if any(path.match(pattern) for pattern in patterns) and not (path.is_file() and files.sha256(path) == digest):
+            raise DlskipError(
+                f"not what its stage wrote, says {MARK} beside it",
+                where=str(path),
+                mend="run its stage again: dvc repro",
+            )
+
+
+def _names(directory: Path) -> list[str]:
+    """The files of a folder; not those that another stage finished in a folder of its own inside."""
+    inner = {path.parent for path in directory.rglob(MARK)} - {directory}
+    found = (path for path in directory.rglob("*") if path.is_file() and path.name != MARK)
+    return sorted(p.relative_to(directory).as_posix() for p in found if not inner.intersection(p.parents))
 
 
 def device_name(device: str) -> str:

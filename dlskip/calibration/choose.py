@@ -159,6 +159,31 @@ def for_quality(measured: Measurements, max_drop: float, *, delta: float = 0.05,
     return _calibration(measured, certified - 1, "max_drop", max_drop, delta, max_drop, seed)
 
 
+def check_possible(n: int, max_drop: float | None, delta: float) -> None:
+    """Whether so many examples could certify a bound, even if none loses anything: asked before they are measured.
+
+    Examples:
+        >>> check_possible(100, 0.05, 0.05)
+
+    Raises:
+        DlskipError: They could not, and how many could.
+    """
+    if n < 2:
+        raise DlskipError(f"{n} example is too few to measure anything", where="calibration", mend="give more rows")
+    if max_drop is not None:
+        _check("max_drop", max_drop, delta)
+        if n < examples_needed(max_drop, delta):
+            raise _too_few(n, max_drop, delta)
+
+
+def _too_few(n: int, max_drop: float, delta: float) -> DlskipError:
+    return DlskipError(
+        f"{n} examples cannot certify it at confidence {1 - delta:g}, even if none loses anything",
+        where=f"max_drop {max_drop:g}",
+        mend=f"measure at least {examples_needed(max_drop, delta)} examples, or ask for less",
+    )
+
+
 def _check(target: str, limit: float, delta: float) -> None:
     if not 0 < limit < 1:
         raise DlskipError(f"{limit:g} is not between 0 and 1", where=target)
@@ -168,15 +193,11 @@ def _check(target: str, limit: float, delta: float) -> None:
 
 def _refusal(measured: Measurements, max_drop: float, delta: float) -> DlskipError:
     """Why nothing was certified."""
-    least = examples_needed(max_drop, delta)
     first = measured.settings[0]
     drop = measured.losses[0].mean()
     where = f"max_drop {max_drop:g}"
-    if measured.n < least:
-        return DlskipError(
-            f"{measured.n} examples cannot certify it at confidence {1 - delta:g}, even if none loses anything",
-            where=where, mend=f"measure at least {least} examples, or ask for less",
-        )  # fmt: skip
+    if measured.n < examples_needed(max_drop, delta):
+        return _too_few(measured.n, max_drop, delta)
     message = f"even {measured.knob} {first:g} loses {drop:.4f} on average over {measured.n} examples"
     if drop < max_drop:
         needed = examples_needed(max_drop, delta, float(drop))

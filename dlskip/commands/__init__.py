@@ -18,7 +18,6 @@ from keyword import iskeyword
 from typing import Any, Literal
 
 import dlskip
-from dlskip.errors import DlskipError, needs
 from dlskip.workflow import script as cli  # noqa: F401 - before the libraries whose remarks it silences
 
 
@@ -57,16 +56,14 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; a mistake that the user can mend ends with one clear message and a non-zero exit."""
+    from dlskip.errors import needs, one_message
+
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with one_message():
         run = _chosen(given)
         extra = COMMANDS[given[0]].extra
         with needs(extra) if extra else nullcontext():
             run()
-    except DlskipError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
 
 
 def _chosen(given: list[str]) -> Callable[[], None]:

@@ -38,7 +38,7 @@ def run(options: Namespace) -> None:
     """Runs it."""
     from dataclasses import asdict
 
-    from dlskip.calibration import for_budget, for_quality, measure_settings
+    from dlskip.calibration import check_possible, for_budget, for_quality, measure_settings
     from dlskip.commands.loading import load_model, read_rows, targets
     from dlskip.hub.pretrained import calibrated
     from dlskip.hub.release import check_folder
@@ -47,6 +47,7 @@ def run(options: Namespace) -> None:
     if options.save:
         check_folder(options.save)
     rows = read_rows(options.data, options.rows)
+    check_possible(len(rows), options.max_drop, options.delta)
     judged = not options.agreement and all(row.target is not None for row in rows)
     model, tokenizer = load_model(options)
     knob, grid = _grid(options, skipper_of(model).prices)

@@ -32,7 +32,7 @@ def run(options: Namespace) -> None:
     from dlskip.inference.rules import special
     from dlskip.skip import skipper_of
 
-    check_out(options.out, "out")
+    check_out(options.out, "out", new=True)
     prompts = [row.prompt for row in read_rows(options.data, options.rows)]
     model, tokenizer = load_model(options)
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from dlskip.checks import reading
 from dlskip.data.io import check_row, read_jsonl
 from dlskip.errors import DlskipError
-from dlskip.hub.base import reading
+from dlskip.files import check_writable
 from dlskip.hub.pretrained import from_pretrained
 
 
@@ -50,15 +51,20 @@ def load_model(options: Namespace) -> tuple[Any, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def check_out(folder: Path, option: str) -> None:
+def check_out(folder: Path, option: str, *, new: bool = False) -> None:
     """Whether results can be written into a folder: asked before the work is done.
 
+    Args:
+        folder: Where to write.
+        option: What names it.
+        new: Whether it must hold nothing yet.
+
     Raises:
-        DlskipError: It is a file, or lies in one.
+        DlskipError: It is a file, lies in one, or may not be written to; or it must be new, and holds something.
     """
-    taken = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if not taken.is_dir() and taken.exists():
-        raise DlskipError(f"{taken} is a file", where=option, mend="name a folder")
+    check_writable(folder, option)
+    if new and folder.is_dir() and next(folder.iterdir(), None):
+        raise DlskipError(f"{folder} is there already, and not empty", where=option, mend="name a new folder")
 
 
 def read_rows(path: Path, limit: int | None = None) -> list[PromptRow]:

@@ -41,7 +41,7 @@ PARAMS = Path("params.yaml")
 class Params(Section):
     """All of params.yaml."""
 
-    recipe: str
+    recipe: Name
     device: Literal["auto", "cpu", "cuda"]
     grid: Grid
     backbones: dict[Name, Backbone]
@@ -123,6 +123,8 @@ class Params(Section):
                 raise ValueError(f"ablations.variants.{name}: give both rl.share and mixer.share, or null for both")
             if changed.model.prices is not None and changed.rl.share is not None:
                 raise ValueError(f"ablations.variants.{name} draws prices, so it needs rl.share: null in its `set`")
+            if changed.model.prices is not None and name in self.grid.ablations and not self.evaluate.prices:
+                raise ValueError(f"evaluate.prices is empty: ablation {name!r} is evaluated at prices")
         return self
 
 
@@ -162,7 +164,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise DlskipError("no such file", where=str(path), mend="run from the repository's root")
     try:
         data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise DlskipError("not UTF-8", where=f"{path}:{line}", mend="save the file as UTF-8") from error
+    except RecursionError as error:
+        raise DlskipError("nested too deep", where=str(path)) from error
+    except (YAMLError, ValueError, OverflowError) as error:  # ValueError: a number or a date that is none
         raise DlskipError(f"not valid YAML: {error}", where=str(path)) from error
     if not isinstance(data, dict):
         raise DlskipError("must be a mapping of sections", where=str(path))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveFloat,
     StringConstraints,
     model_validator,
 )
@@ -19,7 +18,8 @@ from dlskip.data import embedded
 from dlskip.data.tasks import BUILT_IN, Task
 from dlskip.methods.names import TITLES
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # part of paths and of DVC's keys
+# Part of paths and of DVC's keys
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 Item = TypeVar("Item")
 
 
@@ -29,22 +29,35 @@ def _each_once(items: list[Item]) -> list[Item]:
     return items
 
 
+def _no_other_number(found: Any) -> Any:
+    """``True`` and 1.0 equal 1, and would pass for it."""
+    if isinstance(found, bool | float):
+        raise ValueError(f"must be a whole number or a word, got {found}")
+    return found
+
+
 Once = Annotated[list[Item], AfterValidator(_each_once)]  # a list without repetitions
 Threshold = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Price = Annotated[float, Field(gt=0, le=1000)]
+Prices = Annotated[tuple[Price, Price], Field(strict=False)]  # YAML and JSON have no tuples
+Pair = Annotated[tuple[Name, Name], Field(strict=False)]
+Rows = Annotated[Literal[1, 8, 16], BeforeValidator(_no_other_number)]
+Rule = Annotated[Literal[1, 8, 16, "per_sample"], BeforeValidator(_no_other_number)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as NumPy's
 
 
 class Section(BaseModel):
     """A section of params.yaml: unknown keys are errors, values are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Grid(Section):
     """What is run: every method on every backbone with every seed."""
 
     backbones: Once[str] = Field(min_length=1)
-    seeds: Once[NonNegativeInt] = Field(min_length=1)
+    seeds: Once[Seed] = Field(min_length=1)
     own: Once[Literal["vanilla", "ours"]] = Field(min_length=1, description="methods with stages of their own")
     baselines: Once[Name] = Field(description="methods to compare with: a file of dlskip/methods each")
     trained: Once[Name] = Field(description="those of the baselines that train a model for each share")
@@ -64,7 +77,9 @@ class Backbone(Section):
     """A backbone by name: SmolLM2 or Gemma 3 from a package, a random ``tiny-*``, a local directory or a hub id."""
 
     source: str = Field(
-        description="'smollm2', 'gemma3-270m', 'tiny-llama|gpt2|opt|falcon|...', a directory, or a hub id"
+        min_length=1,
+        max_length=4096,
+        description="'smollm2', 'gemma3-270m', 'tiny-llama|gpt2|opt|falcon|...', a directory, or a hub id",
     )
     revision: str | None = Field(None, description="hub commit; pinned for reproducibility")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -75,8 +90,8 @@ class Tune(Section):
     """How the backbone's weights are trained (docs/method.md §3): LoRA, 4-bit NF4 + LoRA, or all of them."""
 
     mode: Literal["lora", "qlora", "full"]
-    r: int = Field(ge=1, description="LoRA rank; the paper's 16")
-    alpha: float = Field(gt=0)
+    r: int = Field(ge=1, le=1024, description="LoRA rank; the paper's 16")
+    alpha: float = Field(gt=0, le=1e6)
     dropout: float = Field(ge=0.0, lt=1.0)
     targets: Literal["attention", "all-linear"]
 
@@ -85,12 +100,12 @@ class Model(Section):
     """Adapters and controllers around every layer (docs/method.md §1-2)."""
 
     tune: Tune
-    bottleneck: int = Field(ge=1, description="r of the adapter's D->r->D MLP (eq 5)")
+    bottleneck: int = Field(ge=1, le=4096, description="r of the adapter's D->r->D MLP (eq 5)")
     controller_reads: Literal["input", "output"] = Field(
         description="whether a controller (eq 10) reads A_l of the layer's input or of its output"
     )
     kv_fill: Literal["copy", "project"] = Field(description="keys of a skipped layer (docs/method.md §6)")
-    prices: tuple[PositiveFloat, PositiveFloat] | None = Field(
+    prices: Prices | None = Field(
         description="range of prices that RL draws from, on which the controllers are conditioned; null: rl.price"
     )
 
@@ -114,8 +129,8 @@ class OwnTask(Section):
     fields: Once[Name] = Field([], description="nlu: the input columns")
     labels: Once[str] = Field([], description="nlu: answer words, in the order of the label numbers")
     metric: Once[Literal["accuracy", "f1", "mcc"]] = Field([], description="nlu: shown beside macro F1")
-    positive: int = Field(1, ge=0, description="nlu: the label number that f1 counts")
-    languages: tuple[Name, Name] | None = Field(None, description="mt: source and target, such as [de, en]")
+    positive: int = Field(1, ge=0, le=1000, description="nlu: the label number that f1 counts")
+    languages: Pair | None = Field(None, description="mt: source and target, such as [de, en]")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> OwnTask:
@@ -152,7 +167,7 @@ class Prepare(Section):
 
     source: Literal["embedded", "jsonl", "hub"]
     path: str | None = Field(description="directory of the jsonl source")
-    seed: NonNegativeInt
+    seed: Seed
     nlu: Once[str]
     mt: Once[str]
     constructions: dict[str, Once[str]] | None = Field(
@@ -161,13 +176,21 @@ class Prepare(Section):
     )
     tasks: dict[Name, OwnTask] = Field({}, description="data sets of your own, by name; list them in `nlu` or `mt` too")
     prompts: Literal["paper", "short"]
-    train: int = Field(ge=1, description="training rows per task, at most")
-    train_mt: int | None = Field(ge=1, description="training rows per translation task; null: as `train`")
-    validation: int = Field(ge=1, description="validation rows per task, at most")
-    test: int = Field(ge=1, description="test rows per NLU task, at most")
-    test_mt: int = Field(ge=1, description="test rows per translation task, at most")
-    instructions: int = Field(ge=1, description="instruction rows for the adapters' initialisation")
-    max_chars: int = Field(ge=16, description="rows whose prompt + target is longer are left out (and counted)")
+    train: int = Field(ge=1, le=10**7, description="training rows per task, at most")
+    train_mt: int | None = Field(ge=1, le=10**7, description="training rows per translation task; null: as `train`")
+    validation: int = Field(ge=1, le=10**7, description="validation rows per task, at most")
+    test: int = Field(ge=1, le=10**7, description="test rows per NLU task, at most")
+    test_mt: int = Field(ge=1, le=10**7, description="test rows per translation task, at most")
+    instructions: int = Field(ge=1, le=10**7, description="instruction rows for the adapters' initialisation")
+    max_chars: int = Field(
+        ge=16, le=10**6, description="rows whose prompt + target is longer are left out (and counted)"
+    )
+
+    @model_validator(mode="after")
+    def _there_is_a_task(self) -> Prepare:
+        if not self.nlu and not self.mt:
+            raise ValueError("nlu and mt are both empty: name a task")
+        return self
 
     @model_validator(mode="after")
     def _jsonl_needs_path(self) -> Prepare:
@@ -213,21 +236,24 @@ class Prepare(Section):
 class Train(Section):
     """One training run: how long, how large, how fast."""
 
-    steps: int | None = Field(None, ge=1, description="optimizer steps; give this or `epochs`")
-    epochs: float | None = Field(None, gt=0)
-    batch: int = Field(ge=1, description="examples per optimizer step, over all processes")
-    lr: float = Field(gt=0)
-    loraplus_lr_ratio: float = Field(1.0, ge=1, description="LoRA's B learns at `lr` times this (LoRA+)")
-    weight_decay: float = Field(0.0, ge=0)
+    steps: int | None = Field(None, ge=1, le=10**7, description="optimizer steps; give this or `epochs`")
+    epochs: float | None = Field(None, gt=0, le=1000)
+    batch: int = Field(ge=1, le=4096, description="examples per optimizer step, over all processes")
+    lr: float = Field(gt=0, le=1)
+    loraplus_lr_ratio: float = Field(1.0, ge=1, le=1000, description="LoRA's B learns at `lr` times this (LoRA+)")
+    weight_decay: float = Field(0.0, ge=0, le=10)
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps")
     decay: Literal["linear", "cosine", "constant"] = "linear"
-    clip: float = Field(1.0, gt=0, description="gradient norm")
-    max_length: int = Field(ge=8, description="tokens per example; longer prompts are cut from the left")
+    clip: float = Field(1.0, gt=0, le=1e6, description="gradient norm")
+    max_length: int = Field(ge=8, le=2**17, description="tokens per example; longer prompts are cut from the left")
     packing: int | None = Field(
-        None, ge=8, description="tokens of a row, at most, that several examples share; null: one example per row"
+        None,
+        ge=8,
+        le=2**17,
+        description="tokens of a row, at most, that several examples share; null: one example per row",
     )
-    checkpoint_every: int = Field(25, ge=1, description="steps between resumable checkpoints")
-    log_every: int = Field(5, ge=1)
+    checkpoint_every: int = Field(25, ge=1, le=10**7, description="steps between resumable checkpoints")
+    log_every: int = Field(5, ge=1, le=10**7)
 
     @model_validator(mode="after")
     def _steps_or_epochs(self) -> Train:
@@ -245,10 +271,10 @@ class Train(Section):
 class Speed(Section):
     """How prefill (of understanding prompts) and decoding (of translations) are timed; a batch mixes the tasks."""
 
-    batches: Once[Literal[1, 8, 16]] = Field(min_length=1, description="rows per batch")
-    rows: int = Field(ge=1, description="prompts timed, where each has a depth of its own; at least one batch")
-    tokens: int = Field(ge=1, description="tokens decoded after the prompt's own")
-    repeats: int = Field(ge=1, description="runs of each, alternating with full depth; the median counts")
+    batches: Once[Rows] = Field(min_length=1, description="rows per batch")
+    rows: int = Field(ge=1, le=4096, description="prompts timed, where each has a depth of its own; at least one batch")
+    tokens: int = Field(ge=1, le=4096, description="tokens decoded after the prompt's own")
+    repeats: int = Field(ge=1, le=1000, description="runs of each, alternating with full depth; the median counts")
 
 
 class Evaluate(Section):
@@ -256,14 +282,14 @@ class Evaluate(Section):
 
     split: Literal["test", "validation"]
     thresholds: Once[Threshold] = Field(min_length=1, description="settings of ours and of its ablations")
-    prices: Once[PositiveFloat] = Field(description="settings of variants with `model.prices`")
+    prices: Once[Price] = Field(description="settings of variants with `model.prices`")
     shares: Once[Share] = Field(min_length=1, description="settings of the baselines: share of all layers to skip")
-    batches: Once[Literal[1, 8, 16, "per_sample"]] = Field(min_length=1, description="majority over 8 or 16")
-    per_sample_batch: int = Field(ge=1, description="rows per batch for vanilla, random and per_sample")
+    batches: Once[Rule] = Field(min_length=1, description="majority over 8 or 16")
+    per_sample_batch: int = Field(ge=1, le=4096, description="rows per batch for vanilla, random and per_sample")
     random_control: bool
-    max_new_tokens: int = Field(ge=1, description="longest translation")
-    beams: int = Field(ge=1, description="of translations; 1: greedy. Understanding tasks choose among their labels")
-    traces: int = Field(ge=0, description="sentences per translation task whose per-token depth is kept")
+    max_new_tokens: int = Field(ge=1, le=2**17, description="longest translation")
+    beams: int = Field(ge=1, le=4096, description="of translations; 1: greedy. Understanding tasks choose among labels")
+    traces: int = Field(ge=0, le=10**4, description="sentences per translation task whose per-token depth is kept")
 
     @model_validator(mode="after")
     def _beams_are_rows_of_their_own(self) -> Evaluate:
@@ -279,5 +305,5 @@ class Figures(Section):
     """How the report is drawn."""
 
     headline_threshold: float | None = Field(
-        description="one of evaluate.thresholds; null: the best setting that skips >= 25 %"
+        ge=0, le=1, description="one of evaluate.thresholds; null: the best setting that skips >= 25 %"
     )

@@ -34,8 +34,10 @@ class SkipPretrain(Section):
     p_draw: Literal["fixed", "uniform"]
     p_warmup: float = Field(ge=0, le=1, description="share of the steps over which p grows from 0")
     mask_unit: Literal["sample", "token"] = Field(description="one mask per sample, or per deciding token")
-    alpha: float = Field(ge=0, description="weight of L_distill + L_reg in L_pretrain (eq 9)")
-    ce_unskipped: float = Field(ge=0, description="weight of cross entropy on the unskipped path; 0 in the paper")
+    alpha: float = Field(ge=0, le=1000, description="weight of L_distill + L_reg in L_pretrain (eq 9)")
+    ce_unskipped: float = Field(
+        ge=0, le=1000, description="weight of cross entropy on the unskipped path; 0 in the paper"
+    )
 
 
 class Sampling(Section):
@@ -44,7 +46,7 @@ class Sampling(Section):
     enabled: bool
     tau: float = Field(ge=-1, le=1, description="a layer is s-p if cos(h_{l+1}, h_l) > tau")
     t: float = Field(ge=0, le=1, description="added to the skip probability")
-    m_start: int = Field(ge=0, description="M, annealed to 0 = off")
+    m_start: int = Field(ge=0, le=1000, description="M, annealed to 0 = off")
     count_skipped: bool
 
 
@@ -52,20 +54,20 @@ class RL(Section):
     """The controllers, by rewards and REINFORCE (eqs 11-13)."""
 
     train: Train
-    rollouts: int = Field(ge=1, description="K sampled trajectories per example")
+    rollouts: int = Field(ge=1, le=256, description="K sampled trajectories per example")
     cost: Literal["layers_run", "signed"] = Field(description="l_n / L, or the formula's sum of +-1")
     cost_gradient: Literal["exact", "sampled"] = Field(description="of the expected cost itself, or through the reward")
-    price: float = Field(ge=0, description="lambda; where `share` is given, at the first step")
+    price: float = Field(ge=0, le=1000, description="lambda; where `share` is given, at the first step")
     share: float | None = Field(ge=0, lt=1, description="skipped share that lambda is adapted to; null: lambda stays")
     baseline: Literal["none", "ema", "self_critical", "rloo"]
     credit: Literal["token", "sample"] = Field(description="reward of a token's own target, or its sample's")
-    entropy: float = Field(ge=0, description="entropy bonus: keeps the threshold a dial")
-    head_lr: float = Field(gt=0, description="learning rate of the heads; `train.lr` is the adapters'")
+    entropy: float = Field(ge=0, le=100, description="entropy bonus: keeps the threshold a dial")
+    head_lr: float = Field(gt=0, le=10, description="learning rate of the heads; `train.lr` is the adapters'")
     init_skip: float = Field(gt=0, lt=1, description="skip probability that fresh heads start from")
     sampling: Sampling
     alarm_gap: float = Field(gt=0, le=1, description="sampled against thresholded skip rate: alarm above")
-    eval_every: int = Field(ge=1, description="steps between held-out measurements of the two rates")
-    eval_examples: int = Field(ge=1)
+    eval_every: int = Field(ge=1, le=10**7, description="steps between held-out measurements of the two rates")
+    eval_examples: int = Field(ge=1, le=10**5)
 
     @model_validator(mode="after")
     def _a_price_that_grows_is_positive(self) -> RL:
@@ -94,11 +96,13 @@ class Mixer(Section):
     schedule: Literal["linear", "mixer"]
     w_start: float = Share
     w_end: float = Share
-    delta: int = Field(ge=1, description="`mixer`: tokens by which the REINFORCE suffix grows per stage")
-    stages: int = Field(ge=1, description="`mixer`: number of stages")
-    rollouts: int = Field(ge=1)
-    entropy_end: float = Field(description="what `rl.entropy` goes to, linearly; below 0 it makes the policy decided")
-    head_lr: float = Field(gt=0)
+    delta: int = Field(ge=1, le=10**5, description="`mixer`: tokens by which the REINFORCE suffix grows per stage")
+    stages: int = Field(ge=1, le=10**4, description="`mixer`: number of stages")
+    rollouts: int = Field(ge=1, le=256)
+    entropy_end: float = Field(
+        ge=-100, le=100, description="what `rl.entropy` goes to, linearly; below 0 it makes the policy decided"
+    )
+    head_lr: float = Field(gt=0, le=10)
     head_decay: bool = Field(description="whether `head_lr` decays as `train.lr` does")
 
 
@@ -117,7 +121,7 @@ class PretrainStatic(Section):
     init: Literal["finetune", "base"] = Field(description="backbone weights to start from")
     models: Literal["per_share", "one"] = Field(description="a model for each share, or one that sees them all")
     teacher: Literal["self", "frozen"] = Field(description="P0: the model itself, or the fine-tuned one")
-    alpha: float = Field(ge=0, description="weight of L_distill + L_reg in L_pretrain (eq 9)")
+    alpha: float = Field(ge=0, le=1000, description="weight of L_distill + L_reg in L_pretrain (eq 9)")
 
 
 class VanillaLong(Section):
@@ -141,7 +145,7 @@ class SkipDecode(Section):
 class ShortGPT(Section):
     """Layers of least influence dropped, without training."""
 
-    examples: int = Field(ge=1, description="validation rows that the influence is measured on")
+    examples: int = Field(ge=1, le=10**6, description="validation rows that the influence is measured on")
 
 
 class Baselines(Section):

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dlskip import files
 from dlskip.errors import DlskipError
 
 DATA = Path("data/prepared")  # where the pipeline keeps the prepared splits
@@ -131,6 +132,18 @@ def read_split(directory: Path, task: str, split: str) -> list[Example]:
 def read_tasks(directory: Path, tasks: list[str], split: str) -> list[Example]:
     """The rows of several tasks together, in a fixed order."""
     return [example for task in tasks for example in read_split(directory, task, split)]
+
+
+def prepared_sha256(directory: Path) -> str:
+    """The hash of all prepared rows, which must be that in the manifest beside them, where there is one.
+
+    Raises:
+        DlskipError: The rows are not those that prepare wrote.
+    """
+    found, manifest = data_sha256(directory), directory.parent / "manifest.json"
+    if manifest.is_file() and files.read_json(manifest, _MEND).get("data_sha256") != found:
+        raise DlskipError(f"not the rows that prepare wrote, says {manifest}", where=str(directory), mend=_MEND)
+    return found
 
 
 def data_sha256(directory: Path) -> str:

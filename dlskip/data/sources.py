@@ -116,6 +116,21 @@ class Jsonl:
         return ((f"{path}:{number}", row) for number, row in read_jsonl(path))
 
 
+def check_rows(params: Prepare) -> None:
+    """Whether the training rows of every task are there, of a source that is a folder.
+
+    Raises:
+        DlskipError: The folder or a file in it is missing.
+    """
+    if params.source == "jsonl":
+        folder = Jsonl(Path(params.path or ""))
+        for task in (INSTRUCTIONS, *params.nlu, *params.mt):
+            if not folder.has(task, "train"):
+                raise DlskipError(
+                    "no such file", where=str(folder._path(task, "train")), mend="check prepare.path and the tasks"
+                )
+
+
 def open_source(params: Prepare, limits: dict[tuple[str, str], int]) -> Source:
     """The source that the parameters name."""
     if params.source == "embedded":

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from dlskip import provenance
+from dlskip import files, provenance
 from dlskip.config import Params
 from dlskip.data.batches import Encoded, encode
-from dlskip.data.io import DATA, Example, data_sha256, read_split
+from dlskip.data.io import DATA, Example, prepared_sha256, read_split
 from dlskip.data.tasks import TASKS
 from dlskip.evaluation.deployed import Deployed, deploy
 from dlskip.evaluation.records import Case, Outcome, Records, Split
@@ -134,7 +134,7 @@ class Evaluator:
 
 def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: str, seed: int) -> None:
     """Evaluates one method on one kind of task and writes ``evaluations/<method>/<backbone>-<seed>/<kind>/``."""
-    started = time.time()
+    started, data = time.time(), prepared_sha256(DATA)
     tasks = params.prepare.nlu if kind == "nlu" else params.prepare.mt
     method = registry.method(name)
     settings = method.settings(params, backbone, seed)
@@ -145,8 +145,9 @@ def evaluate(params: Params, name: str, kind: Literal["nlu", "mt"], backbone: st
         for same in groups if tasks else []:
             runner.run(deploy(params, backbone, same[0]), same, bar)
     out = EVALUATIONS / name / f"{backbone}-{seed}" / kind
-    records.write(out)
-    provenance.write(
-        out, stage="evaluate", config={"evaluate": params.evaluate, "model": params.model}, seed=seed,
-        data_sha256=data_sha256(DATA), device=artifact.device_of(params), started=started,
-    )  # fmt: skip
+    with files.aside(out) as new:
+        records.write(new)
+        provenance.write(
+            new, stage="evaluate", config={"evaluate": params.evaluate, "model": params.model}, seed=seed,
+            data_sha256=data, device=artifact.device_of(params), started=started,
+        )  # fmt: skip

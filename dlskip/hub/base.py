@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from huggingface_hub.errors import RevisionResolutionError
-from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from dlskip.checks import check_complete, reading
 from dlskip.errors import DlskipError
-from dlskip.hub.format import LORA_CONFIG, ReleaseConfig, read_json
-from dlskip.hub.weights import check_complete
+from dlskip.files import read_json
+from dlskip.hub.format import LORA_CONFIG, ReleaseConfig
 from dlskip.models.packaged import is_packaged, packaged
 from dlskip.skip.stack import find_layers
 
@@ -93,20 +91,6 @@ class Loading:
             return replace(self, dtype=tensors.get_tensor(next(iter(tensors.keys()))).dtype)
 
 
-@contextmanager
-def reading(what: str, where: str | Path, mend: str) -> Iterator[None]:
-    """Libraries' errors about what cannot be found or does not fit, in one form.
-
-    Raises:
-        DlskipError: In the place of theirs.
-    """
-    try:
-        yield
-    except (OSError, ValueError, ImportError, SafetensorError, RevisionResolutionError) as error:
-        first = str(error).partition("\n")[0]
-        raise DlskipError(f"cannot read {what}: {first}", where=str(where), mend=mend) from error
-
-
 def named(source: str | Path, revision: str | None = None) -> dict[str, str | None]:
     """A base model as the configuration names it: folders by absolute path, so that none is taken for a hub id."""
     path = Path(source)
@@ -134,7 +118,8 @@ def of_artifact(artifact: Path) -> dict[str, str | None]:
 
 def made_from(artifact: Path) -> str | None:
     """The packaged model that an artifact's backbone was made from, which others can make too; None for any other."""
-    noted = artifact.resolve().parents[2] / "models" / artifact.resolve().name.rpartition("-")[0] / "source.json"
+    artifact = artifact.resolve()
+    noted = artifact.parent.parent.parent / "models" / artifact.name.rpartition("-")[0] / "source.json"
     source = read_json(noted).get("source") if noted.is_file() else None
     return source if isinstance(source, str) and is_packaged(source) else None
 
@@ -160,15 +145,22 @@ def load_base(config: ReleaseConfig, how: Loading) -> tuple[ReleaseConfig, PreTr
     with reading("the base model", source, MEND_BASE):
         if not Path(source).is_dir():
             revision = HfApi().resolve_revision(source, revision=revision, **how.hub).resolved
+        said: Any = AutoConfig.from_pretrained(
+            source, revision=revision, trust_remote_code=how.trust_remote_code, **how.hub
+        )
+        _check_depth(said.get_text_config(decoder=True).num_hidden_layers, config, source)  # before it is built
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, dtype=how.dtype, use_safetensors=True, output_loading_info=True,
             trust_remote_code=how.trust_remote_code, **how.hub, **given,
         )  # fmt: skip
     model, info = loaded
     check_complete(info, source)
-    found = len(find_layers(model)[2])
+    _check_depth(len(find_layers(model)[2]), config, source)
+    return config.override(base_revision=revision), model if how.device is None else model.to(how.device)
+
+
+def _check_depth(found: int, config: ReleaseConfig, source: str) -> None:
     if found != config.layers:
         raise DlskipError(
             f"the base model has {found} layers, the adapters are for {config.layers}", where=source, mend=MEND_BASE
         )
-    return config.override(base_revision=revision), model if how.device is None else model.to(how.device)

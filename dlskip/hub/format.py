@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from dlskip import __version__
-from dlskip.config.sections import Section
+from dlskip import __version__, files
+from dlskip.config.sections import Price, Prices, Section
 from dlskip.errors import DlskipError, offences
 from dlskip.models.artifact import ADAPTERS
 from dlskip.models.tuning import ALL_WEIGHTS
@@ -25,6 +24,7 @@ LORA_CONFIG = "adapter_config.json"
 LORA_FOLDER = "lora"
 _LORA_FILES = (LORA, LORA_CONFIG)  # beside the others in folders of earlier versions
 FILES = (CONFIG, ADAPTERS, ALL_WEIGHTS, *_LORA_FILES, *(f"{LORA_FOLDER}/{name}" for name in _LORA_FILES))
+_DIAL = TypeAdapter(list[tuple[float, float]])  # shares of layers run, and the settings that gave them
 
 
 class ReleaseConfig(Section):
@@ -38,9 +38,9 @@ class ReleaseConfig(Section):
     bottleneck: int = Field(ge=1, description="r of the adapters")
     controller_reads: Literal["input", "output"]
     kv_fill: Literal["copy", "project"]
-    prices: tuple[PositiveFloat, PositiveFloat] | None = Field(None, description="range of prices trained for")
+    prices: Prices | None = Field(None, description="range of prices trained for")
     threshold: float = Field(0.5, ge=0, le=1)
-    price: PositiveFloat | None = Field(None, description="of a layer; null: the middle of the range")
+    price: Price | None = Field(None, description="of a layer; null: the middle of the range")
     batch_policy: BatchPolicy = "per_sample"
     calibration: dict[str, Any] = Field({}, description="how the threshold that it names was chosen")
 
@@ -67,7 +67,11 @@ class ReleaseConfig(Section):
         Raises:
             DlskipError: None was measured, or none runs so few.
         """
-        dial: list[list[float]] = self.calibration.get("dial", [])
+        try:
+            dial = _DIAL.validate_python(self.calibration.get("dial", []))
+        except ValidationError as error:
+            raise DlskipError("calibration.dial: no list of pairs of numbers", where=CONFIG, mend="calibrate again"
+                              ) from error  # fmt: skip
         if not dial:
             raise DlskipError(
                 "no measurements are stored", where="budget", mend="dlskip calibrate --layers-run ... --save"
@@ -84,22 +88,7 @@ class ReleaseConfig(Section):
 
     def write(self, folder: Path) -> None:
         """Writes it into a folder."""
-        (folder / CONFIG).write_text(self.model_dump_json(indent=1) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        DlskipError: The file is missing or broken.
-    """
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DlskipError(f"cannot be read: {error}", where=str(path)) from error
-    if not isinstance(found, dict):
-        raise DlskipError("no JSON object", where=str(path))
-    return found
+        files.write_text(folder / CONFIG, self.model_dump_json(indent=1) + "\n")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

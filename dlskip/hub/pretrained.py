@@ -13,8 +13,10 @@ from huggingface_hub import snapshot_download
 from torch import nn
 from transformers import PreTrainedModel
 
+from dlskip.checks import check_finite, reading
 from dlskip.errors import DlskipError
 from dlskip.fast import use_fast_path
+from dlskip.files import nearest, read_json
 from dlskip.hub.base import (
     MEND_BASE,
     Loading,
@@ -24,11 +26,10 @@ from dlskip.hub.base import (
     made_from,
     named,
     of_artifact,
-    reading,
 )
-from dlskip.hub.format import CONFIG, FILES, LORA_FOLDER, ReleaseConfig, read_json, read_tensors
+from dlskip.hub.format import CONFIG, FILES, LORA_FOLDER, ReleaseConfig, read_tensors
 from dlskip.hub.release import SHIPPED, Release
-from dlskip.hub.weights import backbone_tensors, check_finite, resized_as_stored
+from dlskip.hub.weights import backbone_tensors, resized_as_stored
 from dlskip.models import tuning
 from dlskip.models.artifact import ADAPTERS
 from dlskip.skip import attach, skipper_of
@@ -243,13 +244,16 @@ def full_depth(model: nn.Module) -> AbstractContextManager[None]:
 
 def _folder(folder_or_id: str | Path, revision: str | None, hub: dict[str, Any]) -> Path:
     if Path(folder_or_id).is_dir():
+        if revision is not None:
+            raise DlskipError("a folder has no revisions", where=str(folder_or_id), mend="leave revision out")
         return Path(folder_or_id)
     shipped = {path.name: path for path in SHIPPED.iterdir() if path.is_dir()} if SHIPPED.is_dir() else {}
     if str(folder_or_id) in shipped:
         return shipped[str(folder_or_id)]
     mend = "; ".join([_MEND_HUB, *(f"dlskip brings {name}" for name in shipped)])
     if Path(folder_or_id).is_absolute() or str(folder_or_id).count("/") > 1 or Path(folder_or_id).exists():
-        raise DlskipError("no such folder", where=str(folder_or_id), mend=mend)
+        close = nearest(Path(folder_or_id))
+        raise DlskipError("no such folder", where=str(folder_or_id), mend=f"did you mean {close}?" if close else mend)
     with reading("the model", folder_or_id, mend):
         return Path(snapshot_download(str(folder_or_id), revision=revision, allow_patterns=list(FILES), **hub))
 

@@ -21,9 +21,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from dlskip import __version__
+from dlskip.checks import check_finite
 from dlskip.errors import DlskipError
-from dlskip.hub.format import FILES, LORA, LORA_CONFIG, LORA_FOLDER, ReleaseConfig, read_json, read_tensors
-from dlskip.hub.weights import Fingerprint, backbone_tensors, check_finite, fingerprints
+from dlskip.files import check_writable, read_json
+from dlskip.hub.format import FILES, LORA, LORA_CONFIG, LORA_FOLDER, ReleaseConfig, read_tensors
+from dlskip.hub.weights import Fingerprint, backbone_tensors, fingerprints
 from dlskip.models.artifact import ADAPTERS
 from dlskip.models.packaged import is_packaged
 from dlskip.models.tuning import ALL_WEIGHTS
@@ -210,11 +212,10 @@ def check_folder(folder: Path) -> None:
         >>> check_folder(Path("published"))
 
     Raises:
-        DlskipError: It is a file, lies in one, or holds a model that Transformers would load in its place.
+        DlskipError: It is a file, lies in one, may not be written to, or holds a model that Transformers would load in
+            its place.
     """
-    taken = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
-    if taken is not None:
-        raise DlskipError("is a file", where=str(taken), mend="name a folder")
+    check_writable(folder)
     if (folder / "config.json").is_file():
         raise DlskipError(
             "another model is there, which Transformers would load instead", where=str(folder / "config.json"),

@@ -70,36 +70,6 @@ def _places(x: Tensor) -> Tensor:
     return torch.arange(1, len(x) + 1, device=x.device) * 2654435761 + 1
 
 
-def check_finite(tensors: Mapping[str, Tensor], where: str | Path) -> None:
-    """Refuses weights that are no numbers.
-
-    Examples:
-        >>> check_finite({"w": torch.ones(3)}, "weights.safetensors")
-
-    Raises:
-        DlskipError: A tensor holds NaN or infinity.
-    """
-    for name, x in tensors.items():
-        if x.is_floating_point() and not bool(x.sum(dtype=torch.float32).isfinite()) and not bool(x.isfinite().all()):
-            raise DlskipError(
-                f"{name} holds NaN or infinity", where=str(where), mend="get the file again, or train again"
-            )
-
-
-def check_complete(info: Mapping[str, Any], where: str) -> None:
-    """Refuses a model of which Transformers made up some weights (``info``: its ``output_loading_info``).
-
-    Raises:
-        DlskipError: Tensors are missing, or have another shape.
-    """
-    lacking = sorted(info["missing_keys"]) or sorted(str(key) for key in info["mismatched_keys"])
-    if lacking:
-        raise DlskipError(
-            f"{len(lacking)} tensors are missing or of another shape: {lacking[0]} ...", where=where,
-            mend="get the base model's files again",
-        )  # fmt: skip
-
-
 def resized_as_stored(model: Any, tuned: Path) -> None:
     """Gives a base model as many embeddings as the weights in ``tuned`` were saved with, if it was tuned in full."""
     path = tuned / ALL_WEIGHTS

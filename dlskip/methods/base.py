@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dlskip import files
 from dlskip.config import Params
 from dlskip.errors import DlskipError, offences
 from dlskip.methods.settings import ALL, BatchRule, PlannedSetting, Setting
@@ -138,7 +139,7 @@ def write_plan(method: str, directory: Path, settings: list[PlannedSetting], sou
         method=method, weights_sha256={w: artifact.weights_sha256(Path(w)) for w in others}, settings=settings,
         code_sha256=hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest(),
     )  # fmt: skip
-    (directory / PLAN).write_text(plan.model_dump_json(indent=1) + "\n")
+    files.write_text(directory / PLAN, plan.model_dump_json(indent=1) + "\n")
 
 
 def read_plan(directory: Path) -> Plan:
@@ -151,7 +152,7 @@ def read_plan(directory: Path) -> Plan:
     if not path.is_file():
         raise DlskipError("no such file", where=str(path), mend="dvc repro")
     try:
-        return Plan.model_validate_json(path.read_text())
+        return Plan.model_validate(files.read_json(path, "dvc repro"))
     except ValidationError as error:
         known = [*PlannedSetting.model_fields, *Setting.model_fields]
         raise DlskipError(offences(error, known), where=str(path), mend="dvc repro") from error

@@ -16,7 +16,7 @@ from dlskip.methods.base import Method
 
 def has_file(name: str) -> bool:
     """Whether a method has a file of its own; an ablation has none."""
-    return importlib.util.find_spec(f"dlskip.methods.{name}") is not None
+    return name.isidentifier() and importlib.util.find_spec(f"dlskip.methods.{name}") is not None
 
 
 def of_file(name: str) -> Method:

@@ -13,18 +13,23 @@ import os
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from dlskip import config
-from dlskip.errors import DlskipError
+from dlskip import config, files, provenance
+from dlskip.checks import check_finite
+from dlskip.errors import DlskipError, offences
 from dlskip.models import backbone, tuning
 from dlskip.skip import Skipper, attach, skipper_of
 from dlskip.skip.stack import causal_lm
 
 ARTIFACTS = Path("artifacts")
 ADAPTERS = "skip.safetensors"
+INFO = "skip.json"
+MEND = "run the stage that writes it: dvc repro"
 SAME_AS = "same_as.json"  # of a step that an ablation leaves out: whose weights it goes on with
 
 
@@ -97,12 +102,19 @@ def has_adapters(model: nn.Module) -> bool:
 
 
 def save(model: nn.Module, out: Path) -> None:
-    """Writes the tuned weights and, if there are any, the adapters and heads."""
+    """Writes the tuned weights and, if there are any, the adapters and heads.
+
+    Raises:
+        DlskipError: One of them is NaN or infinite.
+    """
     out.mkdir(parents=True, exist_ok=True)
     tuning.save_tuned(model, out / "backbone")
     if has_adapters(model):
         skipper = skipper_of(model)
-        save_file({k: v.contiguous() for k, v in skipper.state_dict().items()}, out / ADAPTERS)
+        state = {k: v.contiguous() for k, v in skipper.state_dict().items()}
+        check_finite(state, out, "lower the learning rate in params.yaml")
+        with files.aside(out / ADAPTERS) as new:
+            save_file(state, new)
         info = {
             "layers": skipper.num_layers,
             "bottleneck": skipper.bottleneck,
@@ -110,26 +122,44 @@ def save(model: nn.Module, out: Path) -> None:
             "kv_fill": skipper.kv_fill,
             "prices": skipper.prices,
         }
-        (out / "skip.json").write_text(json.dumps(info, indent=1) + "\n")
+        files.write_text(out / INFO, json.dumps(info, indent=1) + "\n")
 
 
 def as_trained(params: config.Params, source: Path) -> config.Params:
-    """The parameters with what ``skip.json`` says of an artifact's adapters and controllers."""
-    info = json.loads((source / "skip.json").read_text())
+    """The parameters with what ``skip.json`` says of an artifact's adapters and controllers.
+
+    Raises:
+        DlskipError: It is missing or broken.
+    """
+    info = files.read_json(source / INFO, MEND)
     known = {name: info.get(name) for name in ("bottleneck", "controller_reads", "kv_fill", "prices")}
-    return params.model_copy(update={"model": params.model.model_copy(update=known)})
+    try:
+        model = config.Model.model_validate(params.model.model_dump() | known)
+    except ValidationError as error:
+        raise DlskipError(offences(error, known), where=str(source / INFO), mend=MEND) from error
+    return params.model_copy(update={"model": model})
 
 
 def hand_on(start: Path, out: Path) -> None:
     """Writes an artifact that has no weights of its own: it names those of ``start``, and their hash."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / SAME_AS).write_text(json.dumps({"weights": str(start), "sha256": weights_sha256(start)}, indent=1) + "\n")
+    named = {"weights": str(start), "sha256": weights_sha256(start)}
+    files.write_text(out / SAME_AS, json.dumps(named, indent=1) + "\n")
 
 
 def with_weights(directory: Path) -> Path:
-    """The artifact itself, or the one that ``hand_on`` named in it."""
+    """The artifact itself, or the one that ``hand_on`` named in it.
+
+    Raises:
+        DlskipError: The file that names it is broken, or what it names is not there.
+    """
     named = directory / SAME_AS
-    return Path(json.loads(named.read_text())["weights"]) if named.is_file() else directory
+    if not named.is_file():
+        return directory
+    weights = files.read_json(named, MEND).get("weights")
+    if not isinstance(weights, str) or not Path(weights).is_dir():
+        raise DlskipError(f"names no artifact: {weights!r:.60}", where=str(named), mend=MEND)
+    return Path(weights)
 
 
 def weights_sha256(directory: Path) -> str:
@@ -145,14 +175,23 @@ def load_skip(skipper: Skipper, directory: Path) -> None:
     """Loads adapters and heads; a head without a price input is widened with zeros, so that its output is unchanged.
 
     Raises:
-        DlskipError: They are missing or belong to a model of another shape.
+        DlskipError: They are missing or damaged, not finite, or belong to a model of another shape.
     """
     path = directory / ADAPTERS
     if not path.is_file():
-        raise DlskipError("no adapters", where=str(path), mend="run the stage that writes them: dvc repro")
+        raise DlskipError("no adapters", where=str(path), mend=MEND)
+    provenance.check(directory, ADAPTERS, INFO)
+    made = files.read_json(directory / INFO, MEND)
+    if (made.get("layers"), made.get("bottleneck")) != (skipper.num_layers, skipper.bottleneck):
+        raise DlskipError("says another shape", where=str(directory / INFO), mend="model.bottleneck or the backbone "
+                          "changed: dvc repro")  # fmt: skip
     try:
-        skipper.load_state_dict(_widened(load_file(path), skipper.state_dict()))
-    except RuntimeError as error:
+        stored = load_file(path)
+        check_finite(stored, path)
+        skipper.load_state_dict(_widened(stored, skipper.state_dict()))
+    except (OSError, SafetensorError) as error:
+        raise DlskipError(f"cannot be read: {error}", where=str(path), mend=MEND) from error
+    except (RuntimeError, IndexError) as error:
         raise DlskipError(
             "adapters of another shape", where=str(path), mend="model.bottleneck or the backbone changed: dvc repro"
         ) from error

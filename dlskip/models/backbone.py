@@ -7,7 +7,6 @@ safetensors are read, and remote code is off unless the parameters ask for it.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterator
@@ -26,6 +25,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from dlskip import files
+from dlskip.checks import check_complete, reading
 from dlskip.config import Backbone
 from dlskip.errors import DlskipError, needs
 from dlskip.models import gemma
@@ -55,7 +56,12 @@ def materialise(name: str, spec: Backbone, out: Path) -> None:
     Raises:
         DlskipError: The package, directory or hub id cannot be found, or is no decoder-only model.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with files.aside(out) as new:
+        new.mkdir()
+        _materialise(name, spec, new)
+
+
+def _materialise(name: str, spec: Backbone, out: Path) -> None:
     dtype = dtype_of(spec.dtype)
     if spec.source == SMOLLM2:
         info = _dequantise(out, dtype, SMOLLM2_PACKAGE, *gguf_file(), "Apache-2.0")
@@ -72,6 +78,8 @@ def materialise(name: str, spec: Backbone, out: Path) -> None:
         layers = config.get_text_config(decoder=True).num_hidden_layers
         info = {"kind": "pointer", "model_type": config.model_type, "layers": layers}
     stored = str(dtype).removeprefix("torch.") if info["kind"] == "stored" else spec.dtype
+    if info["kind"] == "stored":
+        info["files"] = {path.name: files.sha256(path) for path in sorted(out.iterdir())}
     info |= {"name": name, "source": spec.source, "revision": spec.revision, "dtype": stored}
     (out / "source.json").write_text(json.dumps(info, indent=1) + "\n")
 
@@ -113,7 +121,7 @@ def _dequantise(
         "kind": "stored",
         "package": f"{package}=={version}",
         "file": file.name,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": files.sha256(file),
         "licence": licence,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
@@ -149,25 +157,39 @@ def _config(spec: Backbone) -> Any:
     return config
 
 
-def _location(name: str, spec: Backbone, root: Path) -> tuple[str, str | None]:
+def _location(name: str, spec: Backbone, root: Path, *read: str) -> tuple[str, str | None]:
+    """Where a prepared backbone lies; of one that is stored here, files that match ``read`` must be as written."""
     path = root / name / "source.json"
     if not path.is_file():
         raise DlskipError("backbone not prepared", where=str(path), mend=f"dvc repro backbone@{name}")
-    info = json.loads(path.read_text())
-    if (info["source"], info["revision"]) != (spec.source, spec.revision):
+    info = files.read_json(path, f"dvc repro backbone@{name}")
+    if (info.get("source"), info.get("revision")) != (spec.source, spec.revision):
         raise DlskipError(
-            f"prepared from {info['source']}, not from {spec.source}", where=str(path),
+            f"prepared from {info.get('source')}, not from {spec.source}", where=str(path),
             mend=f"dvc repro backbone@{name}",
         )  # fmt: skip
-    return (str(root / name), None) if info["kind"] == "stored" else (spec.source, spec.revision)
+    if info.get("kind") != "stored":
+        return spec.source, spec.revision
+    written = info.get("files")
+    for file, digest in written.items() if isinstance(written, dict) else ():
+        stored = root / name / file
+        wanted = any(stored.match(pattern) for pattern in read)
+        if wanted and not (stored.is_file() and files.sha256(stored) == digest):
+            raise DlskipError("not what its stage wrote", where=str(stored), mend=f"dvc repro backbone@{name}")
+    return str(root / name), None
 
 
 def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrainedTokenizerBase:
-    """The backbone's tokenizer, padding on the left, with a padding token."""
-    source, revision = _location(name, spec, root)
-    tokenizer = AutoTokenizer.from_pretrained(
-        source, revision=revision, trust_remote_code=spec.trust_remote_code, padding_side="left"
-    )
+    """The backbone's tokenizer, padding on the left, with a padding token.
+
+    Raises:
+        DlskipError: The backbone was not materialised, or its tokenizer is missing or broken.
+    """
+    source, revision = _location(name, spec, root, "*token*")
+    with reading("the tokenizer", source, f"dvc repro backbone@{name}"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=spec.trust_remote_code, padding_side="left"
+        )
     if tokenizer.eos_token_id is None:
         raise DlskipError("the tokenizer has no end-of-sequence token", where=source)
     if tokenizer.pad_token_id is None:
@@ -177,8 +199,9 @@ def load_tokenizer(name: str, spec: Backbone, root: Path = MODELS) -> PreTrained
 
 def layer_count(name: str, spec: Backbone, root: Path = MODELS) -> int:
     """L of a prepared backbone, without loading its weights."""
-    source, revision = _location(name, spec, root)
-    found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
+    source, revision = _location(name, spec, root, "config.json")
+    with reading("the configuration", source, f"dvc repro backbone@{name}"):
+        found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=spec.trust_remote_code)
     return int(found.get_text_config(decoder=True).num_hidden_layers)
 
 
@@ -198,7 +221,7 @@ def load_backbone(
         DlskipError: The backbone was not materialised, or has no safetensors weights.
     """
     tokenizer = load_tokenizer(name, spec, root)
-    source, revision = _location(name, spec, root)
+    source, revision = _location(name, spec, root, "*.safetensors", "*config.json")
     dtype = dtype_of(spec.dtype, device)
     options: dict[str, Any] = {}
     if quantize:
@@ -206,16 +229,14 @@ def load_backbone(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
         options["device_map"] = {"": device}
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+    mend = "only safetensors are read; convert the checkpoint, or check the id and your access"
+    with reading("the weights", source, mend):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, trust_remote_code=spec.trust_remote_code, dtype=dtype, use_safetensors=True,
-            **options,
+            output_loading_info=True, **options,
         )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise DlskipError(
-            f"cannot load the weights: {str(error).splitlines()[0]}", where=source,
-            mend="only safetensors are read; convert the checkpoint, or check the id and your access",
-        ) from error  # fmt: skip
+    model, info = loaded
+    check_complete(info, source)
     if not quantize:
         model.to(device)
     for module in model.modules():

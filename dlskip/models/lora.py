@@ -7,14 +7,19 @@ backbone's dtype; the weights, their gradients and the optimizer's state stay in
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora.layer import Linear as LoraLinear
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from dlskip import files
+from dlskip.errors import DlskipError, offences
 
 
 class _Product(torch.autograd.Function):
@@ -78,3 +83,44 @@ def with_fast_linears(config: LoraConfig) -> LoraConfig:
     """
     config._register_custom_module({nn.Linear: FastLinear})
     return config
+
+
+class _Stored(BaseModel):
+    """What ``adapter_config.json`` says that differs from model to model."""
+
+    model_config = ConfigDict(strict=True)
+    r: int = Field(ge=1, le=4096)
+    lora_alpha: float = Field(gt=0, allow_inf_nan=False)
+    lora_dropout: float = Field(ge=0, lt=1)
+    target_modules: list[str] = Field(min_length=1)
+    fan_in_fan_out: bool = False
+    init_lora_weights: Literal[True, False, "gaussian"] = True
+    peft_type: Literal["LORA"]
+
+
+_FREE = {*_Stored.model_fields, "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
+         "inference_mode", "lora_bias"}  # fmt: skip
+
+
+def read_config(path: Path) -> LoraConfig:
+    """LoRA's configuration in PEFT's format: plain LoRA, as ``save_tuned`` writes it.
+
+    PEFT knows many variants, of which some change the base model's weights, or build what is described in it, however
+    large.
+
+    Raises:
+        DlskipError: The file is missing or broken, a value is of another type, or it asks for another kind of LoRA.
+    """
+    found = files.read_json(path)
+    usual = LoraConfig().to_dict()
+    try:
+        _Stored.model_validate(found)
+    except ValidationError as error:
+        raise DlskipError(offences(error, _Stored.model_fields), where=str(path)) from error
+    for name, value in found.items():
+        if name not in _FREE and value != usual.get(name) and (name in usual or value):
+            raise DlskipError(f"{name}: only plain LoRA is read (got {value!r:.60})", where=str(path))
+    try:
+        return LoraConfig.from_pretrained(str(path.parent))
+    except (TypeError, ValueError, KeyError) as error:
+        raise DlskipError(f"cannot be read: {error}", where=str(path)) from error

@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from dlskip import files, provenance
+from dlskip.checks import check_finite
 from dlskip.config import Tune
 from dlskip.errors import DlskipError
 from dlskip.models import lora
@@ -21,6 +24,8 @@ from dlskip.skip.stack import find_layers
 
 TEACHER = "teacher"
 ALL_WEIGHTS = "backbone.safetensors"  # of a backbone that is tuned in full
+_MEND_RATE = "lower the learning rate in params.yaml"
+_MEND = "get the file again, or run the stage that writes it: dvc repro"
 
 
 def _targets(model: nn.Module, which: str) -> list[str]:
@@ -65,34 +70,44 @@ def backbone_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def save_tuned(model: nn.Module, directory: Path) -> None:
-    """Writes LoRA in PEFT's own format (readable by ``PeftModel.from_pretrained``), or all backbone weights."""
+    """Writes LoRA in PEFT's own format (readable by ``PeftModel.from_pretrained``), or all backbone weights.
+
+    Raises:
+        DlskipError: One of them is NaN or infinite.
+    """
     if isinstance(model, PeftModel):
         # Only the LoRA tensors are handed over: state_dict() of a 4-bit model re-packs its weights on CPU, which
         # rounds them; and nothing of the embeddings was trained, which PEFT would ask the hub about.
         state = {n: p for n, p in model.named_parameters() if "lora_" in n}
-        model.save_pretrained(
-            str(directory), selected_adapters=["default"], state_dict=state, save_embedding_layers=False
-        )
-        (directory / "README.md").unlink(missing_ok=True)  # a template that says nothing
-        written = directory / "adapter_config.json"
-        config = json.loads(written.read_text())
-        config["target_modules"] = sorted(config["target_modules"])  # a set, written in another order each time
-        written.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+        check_finite(state, directory, _MEND_RATE)
+        with files.aside(directory) as new:
+            model.save_pretrained(
+                str(new), selected_adapters=["default"], state_dict=state, save_embedding_layers=False
+            )
+            (new / "README.md").unlink(missing_ok=True)  # a template that says nothing
+            written = new / "adapter_config.json"
+            config = json.loads(written.read_text())
+            config["target_modules"] = sorted(config["target_modules"])  # a set, written in another order each time
+            written.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         return
-    directory.mkdir(parents=True, exist_ok=True)
     state = {n: p.detach().contiguous() for n, p in model.named_parameters() if "dlskip" not in n}
-    save_file(state, directory / ALL_WEIGHTS, metadata={"format": "pt"})
+    check_finite(state, directory, _MEND_RATE)
+    with files.aside(directory) as new:
+        new.mkdir()
+        save_file(state, new / ALL_WEIGHTS, metadata={"format": "pt"})
 
 
 def load_tuned(model: nn.Module, directory: Path, *, trainable: bool = False) -> nn.Module:
     """Puts what ``save_tuned`` wrote onto a fresh backbone.
 
     Raises:
-        DlskipError: Nothing was saved there, or it belongs to another backbone.
+        DlskipError: Nothing was saved there, it is damaged or not finite, or it belongs to another backbone.
     """
+    provenance.check(directory.parent, f"{directory.name}/*.safetensors")  # of an artifact that a stage has finished
     try:
         if (directory / ALL_WEIGHTS).is_file():
             state = load_file(directory / ALL_WEIGHTS)
+            check_finite(state, directory / ALL_WEIGHTS, _MEND)
             if differing := state.keys() ^ {n for n, _ in model.named_parameters() if "dlskip" not in n}:
                 raise DlskipError(f"weights of another backbone: {min(differing)}", where=str(directory))
             model.load_state_dict(state, strict=False)  # tied and skipping's own tensors are not in the file
@@ -102,13 +117,16 @@ def load_tuned(model: nn.Module, directory: Path, *, trainable: bool = False) ->
             raise DlskipError(
                 "no tuned weights", where=str(directory), mend="run the stage that writes them: dvc repro"
             )
-        config = _computed(LoraConfig.from_pretrained(str(directory)), model)
+        stored = load_file(directory / "adapter_model.safetensors")
+        check_finite(stored, directory / "adapter_model.safetensors", _MEND)
+        config = _computed(lora.read_config(directory / "adapter_config.json"), model)
         tuned: nn.Module = PeftModel.from_pretrained(model, str(directory), config=config, is_trainable=trainable)
-        stored = load_file(directory / "adapter_model.safetensors").keys()
         wanted = {n.replace(".default.", ".") for n, _ in tuned.named_parameters() if "lora_" in n}
-        if lacking := wanted - stored:  # PEFT starts them afresh, with a remark
+        if lacking := wanted - stored.keys():  # PEFT starts them afresh, with a remark
             raise DlskipError(f"LoRA lacks {min(lacking)}", where=str(directory), mend="get the file again")
         return tuned
+    except SafetensorError as error:
+        raise DlskipError(f"cannot read the tuned weights: {error}", where=str(directory), mend=_MEND) from error
     except RuntimeError as error:  # tensors of other shapes
         raise DlskipError("weights of another backbone", where=str(directory), mend="dvc repro") from error
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from dlskip import provenance
 from dlskip.config import Params
 from dlskip.errors import DlskipError
 from dlskip.evaluation.columns import LAYERS, RESULTS
@@ -90,7 +91,8 @@ def collect(params: Params, root: Path) -> Collected:
 def _there(found: Collected, root: Path, file: str, directories: Iterable[str]) -> Iterator[Path]:
     """Those of the directories that hold a file, with their provenance noted; the others are noted as missing."""
     for where in directories:
-        if (root / where / file).is_file():
+        if all((root / where / name).is_file() for name in (file, provenance.MARK)):  # the mark is written last
+            provenance.check(root / where, file, "layers.csv", "predictions.jsonl")
             yield root / where
             _provenance(found, root, where)
         else:
@@ -145,8 +147,8 @@ def _backbone(directory: Path) -> dict[str, Any]:
 
 
 def _provenance(found: Collected, root: Path, where: str) -> None:
-    if record := _json(root / where / "provenance.json", {}):
-        found.provenance[where] = record
+    if record := _json(root / where / provenance.MARK, {}):
+        found.provenance[where] = {name: value for name, value in record.items() if name != "sha256"}
 
 
 def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -154,6 +156,8 @@ def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype={"batch": str, "backbone": str})
     except FileNotFoundError as error:
         raise DlskipError("no such file", where=str(path), mend="dvc repro evaluate") from error
+    except ValueError as error:  # pandas' own are such, and UnicodeDecodeError
+        raise DlskipError(f"no table: {error}", where=str(path), mend="run its stage again") from error
     if set(frame.columns) != set(columns):
         raise DlskipError(
             f"columns {list(frame.columns)}, expected {columns}", where=str(path), mend="run its stage again"
@@ -162,7 +166,16 @@ def _csv(path: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def _json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+    """What a JSON file holds, of the kind of ``default``, which stands for a file that is not there."""
+    if not path.is_file():
+        return default
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DlskipError(f"no JSON: {error}", where=str(path), mend="run its stage again") from error
+    if not isinstance(found, type(default)):
+        raise DlskipError(f"no {type(default).__name__}", where=str(path), mend="run its stage again")
+    return found
 
 
 def _predictions(path: Path, backbone: str, seed: int, rules: set[BatchRule]) -> pd.DataFrame:
@@ -170,8 +183,11 @@ def _predictions(path: Path, backbone: str, seed: int, rules: set[BatchRule]) ->
     if not path.is_file():
         raise DlskipError("no such file", where=str(path), mend="dvc repro evaluate")
     kept = []
-    with path.open(encoding="utf-8") as lines:
-        for row in (row for row in map(json.loads, lines) if row["batch"] in rules):
-            setting = from_columns(*(row[knob] for knob in KNOBS))
-            kept.append((backbone, seed, row["method"], setting, *(row[k] for k in PREDICTIONS[4:])))
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for row in (row for row in map(json.loads, lines) if row["batch"] in rules):
+                setting = from_columns(*(row[knob] for knob in KNOBS))
+                kept.append((backbone, seed, row["method"], setting, *(row[k] for k in PREDICTIONS[4:])))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DlskipError(f"a broken row: {error!r:.80}", where=str(path), mend="run its stage again") from error
     return pd.DataFrame(kept, columns=PREDICTIONS)

@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dlskip import files
+from dlskip.checks import check_finite
 from dlskip.errors import DlskipError
 
 CHECKPOINTS = Path(".resume")
+TENSORS = ("weights.safetensors", "optimizer.safetensors")
+LEFT = (".new", ".gone", ".new.gone", ".old.gone")  # what a killed run may leave beside a checkpoint
+MEND_RATE = "lower the learning rate in params.yaml"
+
+
+class _State(BaseModel):
+    """``state.json``: the step to go on from, the log so far, and the hashes of the tensors' files."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    step: int = Field(ge=1)
+    log: list[dict[str, Any]]
+    sha256: dict[str, str]
 
 
 def key(stage: str, **identity: Any) -> str:
@@ -50,23 +64,19 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: 
     """Writes weights, optimizer state, the finished step count and the log so far.
 
     Raises:
-        DlskipError: The disk is full or not writable; the previous checkpoint is left intact.
+        DlskipError: A number is not finite, or the disk is full or not writable; the previous checkpoint is left.
     """
-    temporary = path.with_name(path.name + ".new")
+    parts = [{k: v.contiguous() for k, v in trainable_state(module).items()}, _flatten(optimizer)]
+    for tensors in parts:
+        check_finite(tensors, f"{path.name}, step {step}", MEND_RATE)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_file({k: v.contiguous() for k, v in trainable_state(module).items()}, temporary / "weights.safetensors")
-        save_file(_flatten(optimizer), temporary / "optimizer.safetensors")
-        (temporary / "state.json").write_text(json.dumps({"step": step, "log": log}))
-        previous = path.with_name(path.name + ".old")
-        shutil.rmtree(previous, ignore_errors=True)
-        if path.exists():
-            path.replace(previous)
-        temporary.replace(path)
-        shutil.rmtree(previous, ignore_errors=True)
+        with files.aside(path) as new:
+            new.mkdir()
+            for name, tensors in zip(TENSORS, parts, strict=True):
+                save_file(tensors, new / name)
+            hashes = {name: files.sha256(new / name) for name in TENSORS}
+            (new / "state.json").write_text(json.dumps({"step": step, "log": log, "sha256": hashes}))
     except (OSError, SafetensorError) as error:  # safetensors wraps what the system says
-        shutil.rmtree(temporary, ignore_errors=True)
         raise DlskipError(
             f"cannot write the checkpoint: {getattr(error, 'strerror', None) or error}", where=str(path),
             mend="free disk space and start the stage again: it resumes from the last checkpoint",
@@ -77,6 +87,7 @@ def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> t
     """Restores what ``save`` wrote; returns the step to go on from and the log. (0, []) if there is nothing.
 
     A run killed between the two renames of ``save`` leaves the previous checkpoint under another name; it is used.
+    One killed within ``clear`` had written its results; what is left of its checkpoint is removed.
 
     Raises:
         DlskipError: The checkpoint is damaged or belongs to another model; nothing was restored from it.
@@ -84,17 +95,24 @@ def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> t
     previous = path.with_name(path.name + ".old")
     if not path.exists() and previous.exists():
         previous.replace(path)
+    for name in LEFT:
+        files.remove(path.with_name(path.name + name))
     if not path.exists():
         return 0, []
     mend = f"delete {path} to start afresh"
+
+    def damaged(why: object) -> NoReturn:
+        raise DlskipError(f"a damaged checkpoint: {why}".partition("\n")[0], where=str(path), mend=mend)
+
     try:
-        state = json.loads((path / "state.json").read_text())
-        step = int(state["step"])
-        log = list(state["log"])
-        weights = load_file(path / "weights.safetensors")
-        moments = {tuple(n.split(".")): t for n, t in load_file(path / "optimizer.safetensors").items()}
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DlskipError(f"a damaged checkpoint: {error}", where=str(path), mend=mend) from error
+        state = _State.model_validate(json.loads((path / "state.json").read_text(encoding="utf-8")))
+        for name in TENSORS:
+            if state.sha256.get(name) != files.sha256(path / name):
+                damaged(f"{name} is not what was written")
+        weights = load_file(path / TENSORS[0])
+        moments = {tuple(n.split(".")): t for n, t in load_file(path / TENSORS[1]).items()}
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        damaged(error)
     own = trainable_state(module)
     parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
     same = {n: t.shape for n, t in weights.items()} == {n: t.shape for n, t in own.items()}
@@ -106,13 +124,13 @@ def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> t
     for (index, field), tensor in moments.items():
         p = parameters[int(index)]
         optimizer.state[p][field] = tensor if field == "step" else tensor.to(p.device)
-    return step, log
+    return state.step, state.log
 
 
 def clear(path: Path) -> None:
-    """Removes a finished run's checkpoint."""
-    for name in (path.name, path.name + ".new", path.name + ".old"):
-        shutil.rmtree(path.with_name(name), ignore_errors=True)
+    """Removes a finished run's checkpoint; the latest goes last, so that an earlier one is never taken for it."""
+    for name in (*LEFT, ".old", ""):
+        files.remove(path.with_name(path.name + name))
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

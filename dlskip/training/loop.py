@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
+from dlskip import files, provenance
+from dlskip.checks import check_finite
 from dlskip.config import Train
 from dlskip.data.batches import Batch, Batches, Encoded
 from dlskip.errors import DlskipError
@@ -135,7 +137,8 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
         on_step: Called after each finished step (tests use it to kill a run).
 
     Raises:
-        DlskipError: The loss is no longer finite, a checkpoint belongs to another model, or the disk is full.
+        DlskipError: The loss, the gradient or a weight is no longer finite, a checkpoint belongs to another model, or
+            the disk is full.
     """
     config = run.config
     # A layer that every row of a process skips has no gradient there.
@@ -172,14 +175,10 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
             module.train()
             with _attention(accelerator.device):  # backward too: gradient checkpointing computes layers again there
                 loss, metrics = module(batch, step, step / total)
-                if not torch.isfinite(loss):
-                    raise DlskipError(
-                        f"loss is {loss.item()} at step {step}",
-                        where=run.stage,
-                        mend="lower the learning rate in params.yaml",
-                    )
+                _finite(loss, "loss", run.stage, step)
                 accelerator.backward(loss)
             norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+            _finite(norm, "the gradient's norm", run.stage, step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             done = step + 1
@@ -203,13 +202,15 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
             if on_step is not None:
                 on_step(done)
     step_module.eval()
+    check_finite(checkpoint.trainable_state(step_module), f"{run.stage}, last step", checkpoint.MEND_RATE)
     if main:
-        out.mkdir(parents=True, exist_ok=True)
+        provenance.unmark(out)
         rows = [{"step": r["step"], "metric": r["metric"], "value": r["value"]} for r in log if "metric" in r]
         pd.DataFrame(rows, columns=["step", "metric", "value"]).to_csv(out / "curves.csv", index=False)
-        (out / "alarms.json").write_text(json.dumps(alarms, indent=1) + "\n")
-        shutil.copytree(live_dir / "plots", out / "live", dirs_exist_ok=True)
-        shutil.rmtree(live_dir)
+        files.write_text(out / "alarms.json", json.dumps(alarms, indent=1) + "\n")
+        with files.aside(out / "live") as new:
+            shutil.copytree(live_dir / "plots", new)
+        files.remove(live_dir)
     accelerator.wait_for_everyone()
     return main
 
@@ -217,6 +218,11 @@ def train(step_module: Step, run: TrainingRun, out: Path, *, on_step: Callable[[
 def finish(run: TrainingRun) -> None:
     """Removes the run's checkpoint, once its results are safely written."""
     checkpoint.clear(run.resume)
+
+
+def _finite(value: Tensor, what: str, stage: str, step: int) -> None:
+    if not torch.isfinite(value):
+        raise DlskipError(f"{what} is {value.item()} at step {step}", where=stage, mend=checkpoint.MEND_RATE)
 
 
 def _record(log: list[dict[str, Any]], live: Live | None, step: int, row: Mapping[str, Tensor | float]) -> None:

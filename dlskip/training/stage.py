@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from dlskip import provenance
 from dlskip.config import Params, Train
 from dlskip.data.batches import Batch, Batches, Encoded, collate, encode
-from dlskip.data.io import DATA, data_sha256, read_tasks
+from dlskip.data.io import DATA, prepared_sha256, read_tasks
 from dlskip.models import artifact
 from dlskip.skip.packing import check_packing
 from dlskip.training import checkpoint
@@ -53,7 +53,7 @@ class TrainingStage:
         self.out = out or artifact.directory(stage, backbone, seed)
         self.tasks = [*params.prepare.nlu, *params.prepare.mt]
         self.started = time.time()
-        self.data = data_sha256(DATA)
+        self.data = prepared_sha256(DATA)
         torch.manual_seed(seed)  # the model is built next: fresh LoRA, adapters and heads are drawn at random
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str], split: str) -> list[Encoded]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dlskip import config
+from dlskip.data.sources import check_rows
 
 
 def check() -> None:
     """Every key, type, range and name, and what a slow CPU means.
 
     Raises:
-        DlskipError: A key is wrong, and which.
+        DlskipError: A key is wrong, and which; or the rows that `prepare.path` names are not there.
     """
     params = config.load_params()
+    check_rows(params.prepare)
     import torch  # seconds, which nobody who mistyped a key has to wait
 
     from dlskip.models.backbone import dtype_of

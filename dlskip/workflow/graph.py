@@ -28,6 +28,8 @@ def ask(*arguments: str) -> str:
     done = subprocess.run([*DVC, *arguments], capture_output=True, check=False, text=True, encoding="utf-8")
     if done.returncode:
         said = re.findall(r"^ERROR: (.+)", done.stderr, re.MULTILINE) or [done.stderr.strip()]
+        if "dvc.lock" in done.stderr:  # empty or cut: DVC was killed while it wrote it
+            raise DlskipError(said[-1], where="dvc.lock", mend="git checkout dvc.lock")
         raise DlskipError(said[-1], where="dvc.yaml")
     return done.stdout
 

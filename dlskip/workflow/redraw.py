@@ -9,14 +9,13 @@ import gzip
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dlskip import config, report
+from dlskip import config, files, report
 from dlskip.config import Params
 from dlskip.errors import DlskipError
-from dlskip.workflow.results import ARCHIVE, FOLDERS, REPORTS
+from dlskip.workflow.results import ARCHIVE, FOLDERS, REPORTS, unpack
 
 REFERENCE = REPORTS / "reference"
 
@@ -34,15 +33,11 @@ def draw(params: Params, archive: Path, reports: Path) -> None:
     """
     with TemporaryDirectory() as scratch:
         root = Path(scratch)
-        try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(root, filter="data")  # refuses what would land outside
-        except (OSError, tarfile.TarError, EOFError) as error:
-            raise DlskipError(f"cannot be read: {error}", where=str(archive), mend="git checkout it") from error
+        unpack(archive, root)
         report.build(params, root)
-        for part in ("tables", "figures"):
-            shutil.rmtree(reports / part, ignore_errors=True)
-        shutil.copytree(root / "reports", reports, dirs_exist_ok=True)
+        for path in sorted((root / "reports").iterdir()):
+            with files.aside(reports / path.name) as new:
+                (shutil.copytree if path.is_dir() else shutil.copy)(path, new)
 
 
 def redraw(name: str | None) -> Path:

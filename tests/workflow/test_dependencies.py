@@ -26,6 +26,8 @@ Name = tuple[str, str]  # (module, top-level name in it)
 # Code around what is computed, no dependency of any stage: none of it can change a number.
 PLUMBING = {
     "dlskip.errors": "what a message says",
+    "dlskip.files": "how files are written, locked and known again",
+    "dlskip.checks": "refuses weights that are not whole; computes nothing",
     "dlskip.provenance": "what is written down about a run",
     "dlskip.config": "types and ranges of params.yaml, whose values are tracked as `params`",
     "dlskip.workflow": "how a script reads its arguments; the tools around the stages",
@@ -85,7 +87,8 @@ def modules_of(stage: str) -> set[Path]:
             if not within(module, "dlskip.config"):  # which checks all parameters and computes nothing
                 todo += [target for target, _ in imports(module).values()]
             todo += [module.rpartition(".")[0]] if "." in module else []
-    return {p for m in seen if (p := path_of(m)) and not is_bare(p) and not is_plumbing(m)}
+    # The package `stages` itself only has what a stage prints made quiet, before its libraries are imported.
+    return {p for m in seen - {"stages"} if (p := path_of(m)) and not is_bare(p) and not is_plumbing(m)}
 
 
 def is_plumbing(module: str) -> bool:
