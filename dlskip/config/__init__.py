@@ -11,7 +11,20 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, model_validator
 
-from dlskip.config.sections import Backbone, Evaluate, Figures, Grid, Model, Name, Prepare, Section, Speed, Train, Tune
+from dlskip.config.sections import (
+    Backbone,
+    Evaluate,
+    Figures,
+    File,
+    Grid,
+    Model,
+    Name,
+    Prepare,
+    Section,
+    Speed,
+    Train,
+    Tune,
+)
 from dlskip.config.training import (
     RL,
     Ablations,
@@ -41,7 +54,7 @@ PARAMS = Path("params.yaml")
 class Params(Section):
     """All of params.yaml."""
 
-    recipe: Name
+    recipe: File
     device: Literal["auto", "cpu", "cuda"]
     grid: Grid
     backbones: dict[Name, Backbone]

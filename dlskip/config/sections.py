@@ -20,6 +20,7 @@ from dlskip.methods.names import TITLES
 
 # Part of paths and of DVC's keys
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
+File = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]  # in a folder
 Item = TypeVar("Item")
 
 

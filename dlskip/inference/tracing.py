@@ -161,6 +161,12 @@ def runs_of_row(passes: Sequence[Traced], beams: Sequence[int]) -> Iterator[list
 
     The k-th pass's scores chose the k-th new token in row ``beams[k]``, which is where the sequence stood then; -1
     ends it.
+
+    Examples:
+        >>> import torch
+        >>> one = Traced(ran=torch.tensor([[[True, False]], [[True, True]]]), real=torch.ones(2, 1).bool(), first=True)
+        >>> list(runs_of_row([one, one], [1, 0]))  # the sequence stood in row 1, then in row 0
+        [[True, True], [True, False]]
     """
     for one, row in zip(passes, beams, strict=False):
         if row < 0:
