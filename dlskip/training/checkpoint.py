@@ -29,7 +29,7 @@ MEND_RATE = "lower the learning rate in params.yaml"
 
 
 class _State(BaseModel):
-    """``state.json``: the step to go on from, the log so far, and the hashes of the tensors' files."""
+    """``state.json``: the step to go on from, the log so far, and hashes of both and of the tensors' files."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     step: int = Field(ge=1)
@@ -74,7 +74,7 @@ def save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: 
             new.mkdir()
             for name, tensors in zip(TENSORS, parts, strict=True):
                 save_file(tensors, new / name)
-            hashes = {name: files.sha256(new / name) for name in TENSORS}
+            hashes = {name: files.sha256(new / name) for name in TENSORS} | {"state": _state_sha256(step, log)}
             (new / "state.json").write_text(json.dumps({"step": step, "log": log, "sha256": hashes}))
     except (OSError, SafetensorError) as error:  # safetensors wraps what the system says
         raise DlskipError(
@@ -106,8 +106,9 @@ def resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> t
 
     try:
         state = _State.model_validate(json.loads((path / "state.json").read_text(encoding="utf-8")))
-        for name in TENSORS:
-            if state.sha256.get(name) != files.sha256(path / name):
+        found = {name: files.sha256(path / name) for name in TENSORS} | {"state": _state_sha256(state.step, state.log)}
+        for name, digest in found.items():
+            if state.sha256.get(name) != digest:
                 damaged(f"{name} is not what was written")
         weights = load_file(path / TENSORS[0])
         moments = {tuple(n.split(".")): t for n, t in load_file(path / TENSORS[1]).items()}
@@ -131,6 +132,10 @@ def clear(path: Path) -> None:
     """Removes a finished run's checkpoint; the latest goes last, so that an earlier one is never taken for it."""
     for name in (*LEFT, ".old", ""):
         files.remove(path.with_name(path.name + name))
+
+
+def _state_sha256(step: int, log: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps([step, log]).encode()).hexdigest()
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
