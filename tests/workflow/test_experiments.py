@@ -59,6 +59,7 @@ def test_a_queued_sweep_runs_every_value(scratch: Scratch) -> None:
     assert scratch.git_status() == "", "the working tree is as it was"
 
 
+@pytest.mark.exhaustive("what a change marks, and two experiments: the tests above")
 def test_experiment_reruns_what_depends_on_its_parameter(scratch: Scratch) -> None:
     log = scratch.dvc("exp", "run", "-S", "rl.price=0.2")
     affected = (
