@@ -28,8 +28,8 @@ def table(folder: Path) -> str:
         "`tests/torture` says what must hold: the same bytes once the command is run again, or one message.", "",
         "| fault | tried | held |", "|---|---|---|", *lines, f"| all | {tried} | {held} |", "",
         f"Commit {commit}, seed {os.environ.get('DLSKIP_TORTURE_SEED', '0')}, {device_name('cpu')}, "
-        f"{len(os.sched_getaffinity(0))} cores, "
-        f"{os.environ.get('DLSKIP_TORTURE_SECONDS', '900')} seconds of tries for each of two workers, {time.strftime('%Y-%m-%d', time.gmtime())}.", "",
+        f"{len(os.sched_getaffinity(0))} cores, {os.environ.get('DLSKIP_TORTURE_SECONDS', '900')} seconds of tries for "
+        f"each of two workers, {time.strftime('%Y-%m-%d', time.gmtime())}.", "",
     ])  # fmt: skip
 
 

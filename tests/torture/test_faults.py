@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.torture.conftest import CELL, OUTS, STAGES, content
 from tests.torture.fork import REFUSALS, Fault, run, stage
 from tests.torture.test_kills import OTHERS, TRAINED, a_fault, again_is_equal
@@ -18,7 +20,7 @@ READERS = {"rl": ["artifacts/skip_pretrain", "models", "data/prepared", "params.
 
 
 def test_a_disk_that_refuses(done: Path, fresh: Callable[[], Path], trials: Callable[..., Any]) -> None:
-    tries = trials("a full disk, a quota, no permission, read-only", 0.1, 2)
+    tries = trials("a full disk, a quota, no permission, read-only", 0.1, 1)
     for rng in tries:
         name, folder = rng.choice(TRAINED + OTHERS), fresh()
         fault = a_fault(rng, name, folder, tuple(-number for number in REFUSALS))
@@ -29,6 +31,7 @@ def test_a_disk_that_refuses(done: Path, fresh: Callable[[], Path], trials: Call
         tries.hold(not differing, f"{name} {fault}: {differing}")
 
 
+@pytest.mark.exhaustive("an event that is refused with ENOTDIR, EEXIST: test_a_disk_that_refuses")
 def test_something_else_of_that_name(done: Path, fresh: Callable[[], Path], trials: Callable[..., Any]) -> None:
     """A file where a folder should be, a folder for a file, a link to nothing, what only its owner may read."""
     tries = trials("a file for a folder, a folder for a file, a link to nothing", 0.05, 1)
@@ -66,7 +69,7 @@ def damaged(rng: random.Random, content: bytes) -> bytes:
 
 def test_damaged_inputs(done: Path, fresh: Callable[[], Path], trials: Callable[..., Any]) -> None:
     """Refused in one message, or without any consequence."""
-    tries = trials("damaged artifacts, backbones, rows and parameters", 0.1, 2)
+    tries = trials("damaged artifacts, backbones, rows and parameters", 0.1, 1)
     for rng in tries:
         name, folder = rng.choice(sorted(READERS)), fresh()
         place = folder / rng.choice(READERS[name])
@@ -77,6 +80,7 @@ def test_damaged_inputs(done: Path, fresh: Callable[[], Path], trials: Callable[
         tries.hold(ended.one_message or same, f"{name}, {path.relative_to(folder)}: {ended.code} {ended.said[-1500:]}")
 
 
+@pytest.mark.exhaustive("each file cut, gone or garbage: tests/training/test_train.py")
 def test_a_damaged_checkpoint(done: Path, fresh: Callable[[], Path], trials: Callable[..., Any]) -> None:
     tries = trials("damaged checkpoints of an interrupted run", 0.05, 1)
     before: Path | None = None

@@ -63,7 +63,7 @@ def test_parameters(tmp_path: Path, trials: Callable[..., Any]) -> None:
     """A fault in any key is accepted as what it is, or refused in one message that names the key or what it breaks."""
     given = config.read_yaml(default.PARAMS)
     places, path = list(keys(given)), tmp_path / "params.yaml"
-    tries = trials("parameters", 0.03, 150)
+    tries = trials("parameters", 0.03, 50)
     for rng in tries:
         data, place, value = copy.deepcopy(given), rng.choice(places), rng.choice(FAULTS)
         if rng.random() < 0.1:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,48 @@ def test_a_kill_between_the_renames_loses_nothing(interrupted: TrainingRun, make
     interrupted.resume.rename(interrupted.resume.with_name("it.old"))
     step = make_step("adapter_init")
     assert checkpoint.resume(interrupted.resume, step, torch.optim.AdamW(step.groups()))[0] == 3
+
+
+@pytest.mark.parametrize("left", ["", ".old", ".new", ".gone"])
+def test_what_a_killed_removal_leaves_is_no_checkpoint(
+    left: str, interrupted: TrainingRun, make_step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder loses its name before its files go, one by one."""
+
+    def killed(path: Path) -> None:
+        next(path.iterdir()).unlink()
+        raise KeyboardInterrupt
+
+    step = make_step("adapter_init")
+    optimizer = torch.optim.AdamW(step.groups())
+    if left:
+        shutil.copytree(interrupted.resume, interrupted.resume.with_name(f"it{left}"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        patch.setattr(shutil, "rmtree", killed)
+        checkpoint.clear(interrupted.resume)
+    again = checkpoint.resume(interrupted.resume, step, optimizer)[0]
+    assert again == (3 if left else 0), "the latest goes last"
+    checkpoint.clear(interrupted.resume)
+    assert not list(interrupted.resume.parent.glob("it*"))
+
+
+@pytest.mark.parametrize("what", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_flipped_bit_is_found(what: str, interrupted: TrainingRun, make_step: Any, tmp_path: Path) -> None:
+    path = interrupted.resume / what
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DlskipError, match=r"damaged checkpoint.*\n.*delete"):
+        train(make_step("adapter_init"), interrupted, tmp_path)
+
+
+def test_weights_that_the_last_update_made_no_numbers_are_not_saved(
+    make_step: Any, examples: Any, tmp_path: Path
+) -> None:
+    config = TRAIN.model_copy(update={"steps": 1, "lr": 1e300})
+    with pytest.raises(DlskipError, match=r"any, last step: .* holds NaN or infinity\n.*learning rate"):
+        train(make_step("adapter_init"), run_of(tmp_path, examples, config=config), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_step: Any, examples: Any, tmp_path: Path) -> None:
