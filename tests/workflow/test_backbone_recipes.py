@@ -43,7 +43,9 @@ def write_rows(folder: Path, tasks: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["falcon-7b", *further("falcon-7b", [name for name in FAMILIES if name != "falcon-7b"])])
+@pytest.mark.parametrize(
+    "recipe", ["falcon-7b", *further("falcon-7b", [name for name in FAMILIES if name != "falcon-7b"])]
+)
 def test_a_recipe_of_table_5_runs_on_a_tiny_model_of_its_family(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
