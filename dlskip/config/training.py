@@ -128,7 +128,7 @@ class VanillaLong(Section):
     """Fine-tuning that goes on from vanilla, to as many tokens as all stages of ours have (docs/method.md §9)."""
 
     models: ClassVar[Models] = "one"
-    lr: float = Field(gt=0, description="peak learning rate; all else is as in `finetune.train`")
+    lr: float = Field(gt=0, le=1, description="peak learning rate; all else is as in `finetune.train`")
 
 
 class SkipDecode(Section):

@@ -280,7 +280,7 @@ def test_other_attention_implementations_are_refused(examples: Any) -> None:
 
 
 def test_a_stage_refuses_before_it_trains(monkeypatch: pytest.MonkeyPatch, examples: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr("dlskip.training.stage.data_sha256", lambda _: "")
+    monkeypatch.setattr("dlskip.training.stage.prepared_sha256", lambda _: "")
     params: Any = SimpleNamespace(model=None, prepare=SimpleNamespace(nlu=[], mt=[]))
     config = Train(steps=1, batch=2, lr=1e-3, max_length=16, packing=32)
     stage = TrainingStage(params, "finetune", "any", 0, config, {}, tmp_path / "out")

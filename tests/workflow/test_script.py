@@ -44,16 +44,21 @@ def test_mistakes_are_one_message(monkeypatch):
     assert caught.value.code == "error: seed 3: is broken\n  mend: another seed"  # printed, and exit status 1
 
 
-def test_a_full_disk_is_a_message_and_other_errors_are_not_hidden(monkeypatch):
+def test_what_the_machine_refuses_is_a_message_and_other_errors_are_not_hidden(monkeypatch):
     def full(**_: int) -> None:
         raise OSError(28, "No space left on device", "out.bin")
 
-    def bug(**_: int) -> None:
+    def refused(**_: int) -> None:
         raise OSError(13, "Permission denied", "out.bin")
 
-    with pytest.raises(SystemExit, match=r"error: out\.bin: no space left\n  mend: "):
+    def bug(**_: int) -> None:
+        raise ValueError("out.bin")
+
+    with pytest.raises(SystemExit, match=r"error: out\.bin: No space left on device\n  mend: "):
         run(monkeypatch, full, "--seed", "0")
-    with pytest.raises(PermissionError):
+    with pytest.raises(SystemExit, match=r"error: out\.bin: Permission denied"):
+        run(monkeypatch, refused, "--seed", "0")
+    with pytest.raises(ValueError, match=r"out\.bin"):
         run(monkeypatch, bug, "--seed", "0")
 
 
