@@ -46,7 +46,7 @@ try: $(STAMP) ## watch a trained model skip layers, and how fast it is here (a m
 check: lint ## lint, types and the fast tests (< 2 minutes)
 	@$(PYTEST) -m 'not slow and not workflow and not torture and not exhaustive'
 
-test: lint ## lint, types and the tests of every property (< 10 minutes)
+test: lint ## lint, types and the tests of every property (some ten minutes)
 	@$(PYTEST) -m 'not exhaustive'
 
 test-all: lint ## the same with many more examples of each: once a week, or after a change of the core
