@@ -37,7 +37,7 @@ repro: $(STAMP) ## the whole pipeline, raw data to report; JOBS=1 runs one stage
 	@dlskip pipeline run $(if $(JOBS),--jobs $(JOBS))
 	@dlskip pipeline show
 
-smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (< 3 minutes)
+smoke: $(STAMP) ## the same pipeline on tiny random models, in a scratch copy (some 3 minutes)
 	@python -m pytest -q -s -n 0 tests/workflow/test_smoke.py -k 'every_stage_runs or reports'
 
 try: $(STAMP) ## watch a trained model skip layers, and how fast it is here (a minute)
