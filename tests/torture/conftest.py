@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Trials:
-    """Tries of one kind of fault, counted."""
+    """Tries of one kind of fault, counted: with its ``share`` of the time, and how ``few`` there are in `make test`."""
 
     def __init__(self, kind: str, share: float, few: int) -> None:
         self.kind, self.share, self.few = kind, share, few
@@ -64,26 +64,12 @@ class Trials:
         if not good:
             self.failures.append(f"try {self.tried} of seed {SEED}: {what}")
 
-    def end(self) -> None:
-        """Writes the count down, and fails if a try has not held."""
+    def failed(self) -> str:
+        """Writes the count down, and says which tries have not held; empty if all have. A test ends with it."""
         if TALLY is not None:
             row = {"tried": self.tried, "held": self.tried - len({f.split(":")[0] for f in self.failures})}
             (Path(TALLY) / f"{self.kind}.json").write_text(json.dumps(row))
-        assert not self.failures, "\n\n".join(self.failures[:20])
-
-
-@pytest.fixture
-def trials() -> Iterator[Callable[..., Trials]]:
-    """Makes the tries of a kind, with its ``share`` of the time and how ``few`` there are in `make test`."""
-    made: list[Trials] = []
-
-    def make(kind: str, share: float, few: int) -> Trials:
-        made.append(Trials(kind, share, few))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.end()
+        return "\n\n".join(self.failures[:20])
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOTDIR, errno.EEXIST)
@@ -91,6 +93,7 @@ def run(action: Callable[[], None], folder: Path, fault: Fault | None = None) ->
 
 def _become(action: Callable[[], None], folder: Path, fault: Fault, log: int, pipe: int) -> None:
     code, hard = 1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    torch.set_num_threads(1)  # threads that the tests have started are not in a fork, which would wait for them
     os.chdir(folder)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -27,6 +27,7 @@ from dlskip.workflow import results
 from tests.helpers import default
 from tests.helpers.published import Made
 from tests.helpers.sections import DEFAULT
+from tests.torture.conftest import Trials
 from tests.torture.test_faults import damaged
 
 FAULTS: list[Any] = [
@@ -59,11 +60,11 @@ def test_every_number_has_two_ends() -> None:
     assert open_ended == set()
 
 
-def test_parameters(tmp_path: Path, trials: Callable[..., Any]) -> None:
+def test_parameters(tmp_path: Path) -> None:
     """A fault in any key is accepted as what it is, or refused in one message that names the key or what it breaks."""
     given = config.read_yaml(default.PARAMS)
     places, path = list(keys(given)), tmp_path / "params.yaml"
-    tries = trials("parameters", 0.03, 50)
+    tries = Trials("parameters", 0.03, 50)
     for rng in tries:
         data, place, value = copy.deepcopy(given), rng.choice(places), rng.choice(FAULTS)
         if rng.random() < 0.1:
@@ -81,12 +82,13 @@ def test_parameters(tmp_path: Path, trials: Callable[..., Any]) -> None:
             tries.hold(len(str(error).splitlines()) <= 2 or "YAML" in str(error), f"{place} = {value!r:.50}: {error}")
         except Exception as error:
             tries.hold(False, f"{place} = {value!r:.50}: {error!r:.300}")
+    assert not tries.failed()
 
 
-def test_rows(tmp_path: Path, trials: Callable[..., Any]) -> None:
+def test_rows(tmp_path: Path) -> None:
     """Of every kind of task: refused with file and line, or used."""
     names = {"nlu": ["rte", "mrpc", "cola", "sst2", "qnli", "qqp"], "mt": ["iwslt-de-en", "wmt23-en-de", "wmt23-en-zh"]}
-    tries = trials("rows", 0.03, 25)
+    tries = Trials("rows", 0.03, 25)
     for rng in tries:
         kind = rng.choice(sorted(names))
         task = rng.choice(names[kind])
@@ -125,11 +127,12 @@ def test_rows(tmp_path: Path, trials: Callable[..., Any]) -> None:
             tries.hold(named and len(str(error).splitlines()) <= 2, f"{broken.name}: {lines[at]!r:.80}: {error}")
         except Exception as error:
             tries.hold(False, f"{broken.name}: {lines[at]!r:.80}: {error!r:.300}")
+    assert not tries.failed()
 
 
-def test_archives(tmp_path: Path, trials: Callable[..., Any]) -> None:
+def test_archives(tmp_path: Path) -> None:
     """Nothing is written outside of the folder, and nothing inside that is no result."""
-    tries = trials("archives of results", 0.01, 25)
+    tries = Trials("archives of results", 0.01, 25)
     names = ["../x", "/tmp/x", "evaluations/../../x/rows.csv", "a\0b", "evaluations/o/s-0/nlu/x.py", "params.yaml",
              "evaluations/o/s-0/nlu/rows.csv", "data/manifest.json", "artifacts//o/../s/rows.csv"]  # fmt: skip
     kinds = [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]
@@ -151,13 +154,14 @@ def test_archives(tmp_path: Path, trials: Callable[..., Any]) -> None:
             tries.hold(False, f"{error!r:.300}")
         written = {p.name for p in out.rglob("*") if not p.is_dir()} | {p.name for p in tmp_path.glob("*")}
         tries.hold(written <= {"rows.csv", "manifest.json", "runs.tar.xz", "deep"}, sorted(written))
+    assert not tries.failed()
 
 
-def test_checkpoints(saved: Path, trials: Callable[..., Any]) -> None:
+def test_checkpoints(saved: Path) -> None:
     """`from_pretrained` refuses in one message what is damaged, or loads it; it runs nothing that lies in there."""
     whole = {path: path.read_bytes() for path in [*saved.rglob("*"), *saved.parent.rglob("models/tiny/*")]
              if path.is_file()}  # fmt: skip
-    tries = trials("checkpoints of others", 0.04, 3)
+    tries = Trials("checkpoints of others", 0.04, 3)
     for rng in tries:
         for path, content in whole.items():
             path.write_bytes(content)
@@ -176,6 +180,7 @@ def test_checkpoints(saved: Path, trials: Callable[..., Any]) -> None:
         except Exception as error:
             tries.hold(False, f"{path.name}: {error!r:.400}")
         tries.hold(len(said.splitlines()) <= 2, f"{path.name}: {said}")
+    assert not tries.failed()
 
 
 def test_arguments(
@@ -183,7 +188,6 @@ def test_arguments(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    trials: Callable[..., Any],
 ) -> None:  # fmt: skip
     """A command ends well, or in one message and a non-zero exit."""
     (tmp_path / "cwd").mkdir()
@@ -203,7 +207,7 @@ def test_arguments(
                "--batch", "--price", "--budget", "--backbone", "--kv-fill", "--data", "--save", "--out"]  # fmt: skip
     values = ["", "banana", "-1", "nan", "1e999", "0", "9" * 30, str(tmp_path / "taken"), str(tmp_path / "taken" / "x"),
               str(tmp_path), "/dev/null", "a" * 5000, "artifacts/our/x", "cuda:9"]  # fmt: skip
-    tries = trials("arguments of commands", 0.04, 4)
+    tries = Trials("arguments of commands", 0.04, 4)
     for rng in tries:
         given = list(rng.choice(commands))
         if rng.random() < 0.5:
@@ -217,15 +221,17 @@ def test_arguments(
             tries.hold(stopped.code not in (0, None) and "error" in said, f"{given}: {said[-300:]}")
         except Exception as error:
             tries.hold(False, f"{given}: {error!r:.400}")
+    assert not tries.failed()
 
 
-def test_texts_in_tables(trials: Callable[..., Any]) -> None:
+def test_texts_in_tables() -> None:
     """Nothing in a table's entry is HTML, a link, or the end of the entry."""
     parts = ["<script>", "<img src=x onerror=", "](javascript:", "|", "\n", "\u2028", "&lt;", "`", "<!--", "]]>", "\\"]
-    tries = trials("hostile texts in Markdown tables", 0.01, 100)
+    tries = Trials("hostile texts in Markdown tables", 0.01, 100)
     for rng in tries:
         text = "".join(rng.choice([*parts, *string.ascii_letters]) for _ in range(rng.randint(1, 12)))
         table = Table("t", "title", "note", ["first", text], [[text, "1"], ["2", text]]).markdown()
         rows = table[table.index("| first") :].split("\n")[:4]
         bars = {len(re.findall(r"(?<!\\)\|", line)) for line in rows}
         tries.hold("<" not in table and "](" not in table and bars == {3}, f"{text!r}: {table}")
+    assert not tries.failed()

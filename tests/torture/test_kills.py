@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.torture.conftest import OUTS, STAGES, TALLY, content
+from tests.torture.conftest import OUTS, STAGES, TALLY, Trials, content
 from tests.torture.fork import Fault, run, stage, start
 
 TRAINED = ("finetune", "adapter_init", "skip_pretrain", "rl", "mixer", "train_baselines")
@@ -31,6 +32,12 @@ def a_fault(rng: random.Random, name: str, folder: Path, hows: tuple[Any, ...]) 
     return Fault(event=rng.randint(1, EVENTS[name]), how=how)
 
 
+def packed(archive: Path) -> dict[str, bytes]:
+    """The files in an archive of results."""
+    with tarfile.open(archive) as tar:
+        return {entry.name: file.read() for entry in tar if (file := tar.extractfile(entry)) is not None}
+
+
 def again_is_equal(name: str, folder: Path, done: Path) -> str:
     """What differs when the stage is run again; empty if nothing does."""
     ended = run(stage(name, **STAGES[name]), folder)
@@ -38,17 +45,15 @@ def again_is_equal(name: str, folder: Path, done: Path) -> str:
         return f"run again it says {ended.said[-1500:]}"
     here, there = content(folder / OUTS[name]), content(done / OUTS[name])
     if name == "results":
-        here["xz"], there["xz"] = ((x / "reports/runs.tar.xz").read_bytes()[:0] for x in (folder, done))
+        here, there = (packed(x / "reports/runs.tar.xz") for x in (folder, done))
     left = [str(p.relative_to(folder)) for p in (folder / ".resume").glob("*")]
     return " ".join([*(k for k in here.keys() | there.keys() if here.get(k) != there.get(k)), *left])
 
 
 @pytest.mark.parametrize("names", [TRAINED, OTHERS], ids=["training", "others"])
-def test_killed_and_run_again(
-    names: tuple[str, ...], done: Path, fresh: Callable[[], Path], trials: Callable[..., Any]
-) -> None:
+def test_killed_and_run_again(names: tuple[str, ...], done: Path, fresh: Callable[[], Path]) -> None:
     kind = "a training stage is killed" if names is TRAINED else "another stage is killed"
-    tries = trials(kind, 0.24 if names is TRAINED else 0.14, 1)
+    tries = Trials(kind, 0.24 if names is TRAINED else 0.14, 1)
     for rng in tries:
         name, folder = names[(tries.tried + (TRAINED.index("rl"))) % len(names)], fresh()
         shutil.rmtree(folder / OUTS[name], ignore_errors=True) if names is TRAINED else None
@@ -57,13 +62,12 @@ def test_killed_and_run_again(
             run(stage(name, **STAGES[name]), folder, fault)
         differing = again_is_equal(name, folder, done)
         tries.hold(not differing, f"{name} {faults}: {differing}")
+    assert not tries.failed()
 
 
 @pytest.mark.exhaustive("where it is seen whole: test_what_a_killed_removal_leaves_is_no_checkpoint")
-def test_killed_within_the_removal_of_its_checkpoint(
-    done: Path, fresh: Callable[[], Path], trials: Callable[..., Any]
-) -> None:
-    tries = trials("killed while a finished checkpoint is removed", 0.06, 1)
+def test_killed_within_the_removal_of_its_checkpoint(done: Path, fresh: Callable[[], Path]) -> None:
+    tries = Trials("killed while a finished checkpoint is removed", 0.06, 1)
     for rng in tries:
         folder = fresh()
         fault = a_fault(rng, "finetune", folder, (signal.SIGKILL,))
@@ -71,11 +75,12 @@ def test_killed_within_the_removal_of_its_checkpoint(
         run(stage("finetune", **STAGES["finetune"]), folder, fault)
         differing = again_is_equal("finetune", folder, done)
         tries.hold(not differing, f"{fault}: {differing}")
+    assert not tries.failed()
 
 
 @pytest.mark.exhaustive("another signal: test_killed_and_run_again")
-def test_stopped_by_the_user(done: Path, fresh: Callable[[], Path], trials: Callable[..., Any]) -> None:
-    tries = trials("Ctrl-C and SIGTERM", 0.08, 1)
+def test_stopped_by_the_user(done: Path, fresh: Callable[[], Path]) -> None:
+    tries = Trials("Ctrl-C and SIGTERM", 0.08, 1)
     for rng in tries:
         name, folder = rng.choice(TRAINED + OTHERS), fresh()
         fault = a_fault(rng, name, folder, (signal.SIGINT, signal.SIGTERM))
@@ -84,10 +89,11 @@ def test_stopped_by_the_user(done: Path, fresh: Callable[[], Path], trials: Call
         tries.hold(good or ended.code == 0, f"{name} {fault}: {ended.code} {ended.said[-800:]}")
         differing = again_is_equal(name, folder, done)
         tries.hold(not differing, f"{name} {fault}: {differing}")
+    assert not tries.failed()
 
 
-def test_two_at_once(done: Path, fresh: Callable[[], Path], trials: Callable[..., Any]) -> None:
-    tries = trials("two processes on one cell", 0.06, 1)
+def test_two_at_once(done: Path, fresh: Callable[[], Path]) -> None:
+    tries = Trials("two processes on one cell", 0.06, 1)
     for rng in tries:
         name, folder = rng.choice(TRAINED + OTHERS), fresh()
         waits = [start(stage(name, **STAGES[name]), folder) for _ in range(2)]
@@ -97,3 +103,4 @@ def test_two_at_once(done: Path, fresh: Callable[[], Path], trials: Callable[...
         tries.hold(good, f"{name}: {[(e.code, e.said[-500:]) for e in ends]}")
         differing = again_is_equal(name, folder, done)
         tries.hold(not differing, f"{name}: {differing}")
+    assert not tries.failed()
