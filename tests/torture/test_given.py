@@ -8,7 +8,8 @@ import json
 import re
 import string
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import dlskip
 from dlskip import config
 from dlskip.commands import main
 from dlskip.config import Params
+from dlskip.data.io import read_split
 from dlskip.data.prepare import prepare
 from dlskip.data.tasks import TASKS
 from dlskip.errors import DlskipError
@@ -34,6 +36,9 @@ FAULTS: list[Any] = [
     None, True, False, 0, -1, 1, 2, 0.5, -0.0, 1e300, 10**30, float("nan"), float("inf"), "", "x", "3", "../..", "é",
     [], [[]], [0, 0], ["x", "x"], {}, {"x": 1}, {"": None}, [None], "\u2028", "a" * 10_000, [10**30], ["ours"], [-1],
 ]  # fmt: skip
+
+
+SPLITS = ("train", "validation", "test")
 
 
 def keys(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -60,6 +65,13 @@ def test_every_number_has_two_ends() -> None:
     assert open_ended == set()
 
 
+def as_given(accepted: Any, value: Any) -> bool:
+    """Whether a parameter is what was given: the number, the text, the list; no 1 for true, and no 3 for "3"."""
+    if isinstance(value, list):
+        return len(accepted) == len(value) and all(map(as_given, accepted, value))
+    return isinstance(accepted, bool) == isinstance(value, bool) and bool(accepted == value)
+
+
 def test_parameters(tmp_path: Path) -> None:
     """A fault in any key is accepted as what it is, or refused in one message that names the key or what it breaks."""
     given = config.read_yaml(default.PARAMS)
@@ -69,15 +81,18 @@ def test_parameters(tmp_path: Path) -> None:
         data, place, value = copy.deepcopy(given), rng.choice(places), rng.choice(FAULTS)
         if rng.random() < 0.1:
             path.write_bytes(damaged(rng, default.PARAMS.read_bytes()))
-            call: Callable[[], Any] = lambda: config.load_params(path)  # noqa: E731
+            one_key, call = False, partial(config.load_params, path)
         else:
             inner = data
             for key in place[:-1]:
                 inner = inner[key]
             inner[place[-1]] = value
-            call = lambda data=data: config.validate(data)  # noqa: E731
+            one_key, call = True, partial(config.validate, data)
         try:
-            call()
+            accepted = call().model_dump()
+            for key in place if one_key else ():
+                accepted = accepted[key]
+            tries.hold(not one_key or as_given(accepted, value), f"{place} = {value!r:.50} became {accepted!r:.50}")
         except DlskipError as error:
             tries.hold(len(str(error).splitlines()) <= 2 or "YAML" in str(error), f"{place} = {value!r:.50}: {error}")
         except Exception as error:
@@ -101,7 +116,7 @@ def test_rows(tmp_path: Path) -> None:
                 return {"translation": {x: f"{x} text {i}" for x in TASKS[task].languages}}
             return {field: f"{field} text {i}" for field in TASKS[task].fields} | {"label": i % 2}
 
-        for split in ("train", "validation", "test"):
+        for split in SPLITS:
             lines = [json.dumps(row(i + 100 * len(split)), ensure_ascii=False).encode() for i in range(12)]
             (tmp_path / task).mkdir(exist_ok=True)
             (tmp_path / task / f"{split}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
@@ -109,7 +124,7 @@ def test_rows(tmp_path: Path) -> None:
         (tmp_path / "alpaca/train.jsonl").write_text(
             "".join(json.dumps({"instruction": f"say {i}", "input": "", "output": "x"}) + "\n" for i in range(9))
         )
-        broken = tmp_path / task / f"{rng.choice(('train', 'validation', 'test'))}.jsonl"
+        broken = tmp_path / task / f"{rng.choice(SPLITS)}.jsonl"
         lines = broken.read_bytes().split(b"\n")
         at = rng.randrange(len(lines) - 1)
         if rng.random() < 0.5:
@@ -122,8 +137,13 @@ def test_rows(tmp_path: Path) -> None:
         broken.write_bytes(b"\n".join(lines))
         try:
             prepare(params, tmp_path / "out")
+            used = [row for split in SPLITS for row in read_split(tmp_path / "out", task, split)]
+            sound = all(row.prompt.strip() and row.target.strip() and row.label in (None, 0, 1) for row in used)
+            tries.hold(used and sound, f"{broken.name}: {lines[at]!r:.80} was used")
         except DlskipError as error:
-            named = str(broken) in str(error) or "no rows are left" in str(error)
+            last = at + 1 + lines[at].count(b"\n")  # what is broken may be several lines
+            named = any(f"{broken}:{line}: " in str(error) for line in range(at + 1, last + 1))
+            named = named or "no rows are left" in str(error)
             tries.hold(named and len(str(error).splitlines()) <= 2, f"{broken.name}: {lines[at]!r:.80}: {error}")
         except Exception as error:
             tries.hold(False, f"{broken.name}: {lines[at]!r:.80}: {error!r:.300}")
