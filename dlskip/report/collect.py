@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from dlskip import provenance
+from dlskip import files, provenance
 from dlskip.config import Params
 from dlskip.errors import DlskipError
 from dlskip.evaluation.columns import LAYERS, RESULTS
@@ -169,10 +169,7 @@ def _json(path: Path, default: Any) -> Any:
     """What a JSON file holds, of the kind of ``default``, which stands for a file that is not there."""
     if not path.is_file():
         return default
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DlskipError(f"no JSON: {error}", where=str(path), mend="run its stage again") from error
+    found = files.parse_json(path, "run its stage again")
     if not isinstance(found, type(default)):
         raise DlskipError(f"no {type(default).__name__}", where=str(path), mend="run its stage again")
     return found
